@@ -1,0 +1,1 @@
+"""Private Postgres and RabbitMQ, and the whole stack on one machine."""

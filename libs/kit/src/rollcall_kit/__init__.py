@@ -1,0 +1,1 @@
+"""The runtime that all services share: settings, logs, broker, database, event log, main loop."""

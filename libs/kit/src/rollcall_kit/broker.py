@@ -1,0 +1,265 @@
+"""The broker: one topic exchange, quorum queues with dead letters, publisher confirms, CloudEvents.
+
+A connection that breaks is made again for ever; whoever publishes meanwhile waits.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from rollcall_contracts.events import Event, report_key, subject
+
+from rollcall_kit.metrics import broker_connected
+
+log = structlog.get_logger()
+
+EXCHANGE = "rollcall.events"
+DEAD_LETTERS = "rollcall.dead-letters"
+DELIVERY_LIMIT = 20  # RabbitMQ 4's default, set always since RabbitMQ 3 has none
+IN_FLIGHT = 256  # publishes that wait for their confirm at once
+
+BROKER_ERRORS = (OSError, AMQPError, ChannelInvalidStateError, asyncio.TimeoutError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingEntry:
+    """One row of the event log, ready to be published."""
+
+    stream: str
+    sequence: int
+    id: UUID
+    type: str
+    source: str
+    subject: str
+    correlation_id: str | None
+    routing_key: str
+    time: datetime
+    body: str
+    previous_hash: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A durable quorum queue, and the routing keys that it is bound to."""
+
+    name: str
+    bindings: tuple[str, ...]
+    prefetch: int = 1000
+
+
+class Broker:
+    """A connection to RabbitMQ that comes back by itself."""
+
+    def __init__(self, url: str, *, source: str) -> None:
+        self._url = url
+        self.source = source
+        self._up = asyncio.Event()
+        self._publisher: AbstractChannel | None = None
+        self._connection: AbstractConnection | None = None
+
+    async def run(
+        self, consume: Callable[[AbstractConnection], Awaitable[None]] | None = None
+    ) -> None:
+        """Stay connected until cancelled; `consume` is called on each new connection."""
+        pause = 0.1
+        while True:
+            try:
+                async with self._connected() as connection:
+                    if consume is not None:
+                        await consume(connection)
+                    self._up.set()
+                    broker_connected.set(1)
+                    log.info("broker_connected")
+                    pause = 0.1
+                    await connection.closed()
+            except BROKER_ERRORS as error:
+                log.warning("broker_unreachable", error=str(error) or type(error).__name__)
+            finally:
+                self._up.clear()
+                broker_connected.set(0)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AbstractConnection]:
+        connection = await aio_pika.connect(
+            self._url, client_properties={"connection_name": self.source}, timeout=10
+        )
+        try:
+            channel = await connection.channel(publisher_confirms=True)
+            await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
+            await channel.declare_exchange(DEAD_LETTERS, aio_pika.ExchangeType.DIRECT, durable=True)
+            self._publisher = channel
+            self._connection = connection
+            yield connection
+        finally:
+            self._publisher = None
+            await connection.close()
+
+    @property
+    def is_up(self) -> bool:
+        """Say whether the connection stands."""
+        return self._up.is_set()
+
+    async def wait_up(self) -> None:
+        """Wait until the connection stands."""
+        await self._up.wait()
+
+    async def report(self, event: Event, *, id: str, time: datetime) -> None:
+        """Publish what an agent or a prober saw; returns when the broker has confirmed it."""
+        message = _message(
+            event.model_dump_json(),
+            {
+                "id": id,
+                "source": self.source,
+                "type": event.type,
+                "subject": subject(event),
+                "time": time.isoformat(),
+            },
+        )
+        await self._publish([(message, report_key(event))])
+
+    async def publish_entries(self, entries: Sequence[OutgoingEntry]) -> None:
+        """Publish entries of the event log in their order; returns when all are confirmed."""
+        await self._publish(
+            [
+                (
+                    _message(
+                        entry.body,
+                        {
+                            "id": str(entry.id),
+                            "source": entry.source,
+                            "type": entry.type,
+                            "subject": entry.subject,
+                            "time": entry.time.isoformat(),
+                            "stream": entry.stream,
+                            "sequence": str(entry.sequence),
+                            "previoushash": entry.previous_hash,
+                            "hash": entry.hash,
+                            "correlationid": entry.correlation_id,
+                        },
+                    ),
+                    entry.routing_key,
+                )
+                for entry in entries
+            ]
+        )
+
+    async def _publish(self, messages: Sequence[tuple[aio_pika.Message, str]]) -> None:
+        while True:
+            await self._up.wait()
+            try:
+                for start in range(0, len(messages), IN_FLIGHT):
+                    await self._publish_window(messages[start : start + IN_FLIGHT])
+                return
+            except BROKER_ERRORS as error:
+                # All of them again: a repeated entry is dropped by its sequence.
+                log.warning("publish_repeated", error=str(error) or type(error).__name__)
+                await asyncio.sleep(0.2)
+
+    async def _publish_window(self, messages: Sequence[tuple[aio_pika.Message, str]]) -> None:
+        channel = self._publisher
+        if channel is None:
+            raise ConnectionError("the broker connection is down")
+        exchange = await channel.get_exchange(EXCHANGE, ensure=False)
+        if len(messages) == 1:
+            await exchange.publish(messages[0][0], messages[0][1], mandatory=False)
+            return
+        results = await asyncio.gather(
+            *(exchange.publish(message, key, mandatory=False) for message, key in messages),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def subscribe(
+        self,
+        connection: AbstractConnection,
+        spec: QueueSpec,
+        receive: Callable[[AbstractIncomingMessage], Awaitable[None]],
+    ) -> AbstractChannel:
+        """Declare a service's queue with its dead letters, and hand each delivery to `receive`."""
+        channel = await connection.channel(publisher_confirms=False)
+        await channel.set_qos(prefetch_count=spec.prefetch)
+        queue = await channel.declare_queue(
+            spec.name,
+            durable=True,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-delivery-limit": DELIVERY_LIMIT,
+                "x-dead-letter-exchange": DEAD_LETTERS,
+                "x-dead-letter-routing-key": spec.name,
+            },
+        )
+        dead = await channel.declare_queue(
+            f"{spec.name}.dead", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        await dead.bind(DEAD_LETTERS, routing_key=spec.name)
+        for key in spec.bindings:
+            await queue.bind(EXCHANGE, routing_key=key)
+        await queue.consume(receive)
+        return channel
+
+    @asynccontextmanager
+    async def listen(self, bindings: Sequence[str]) -> AsyncIterator["AsyncIterator[Received]"]:
+        """Give the events that match `bindings` from now on; the queue goes with the caller."""
+        await self._up.wait()
+        if self._connection is None:
+            raise ConnectionError("the broker connection is down")
+        channel = await self._connection.channel(publisher_confirms=False)
+        try:
+            queue = await channel.declare_queue(exclusive=True, auto_delete=True)
+            for key in bindings:
+                await queue.bind(EXCHANGE, routing_key=key)
+
+            async def receive() -> AsyncIterator[Received]:
+                async with queue.iterator(no_ack=True) as messages:
+                    async for message in messages:
+                        yield Received(attributes=attributes(message), body=message.body.decode())
+
+            yield receive()
+        finally:
+            if not channel.is_closed:
+                await channel.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event as it came: its CloudEvents attributes, and its exact text."""
+
+    attributes: Mapping[str, str]
+    body: str
+
+
+def attributes(message: AbstractIncomingMessage) -> dict[str, str]:
+    """Return a message's CloudEvents attributes by their names (`id`, `type`, `sequence` …)."""
+    prefix = "cloudEvents:"
+    return {
+        name.removeprefix(prefix): str(value)
+        for name, value in message.headers.items()
+        if name.startswith(prefix)
+    }
+
+
+def _message(body: str, values: Mapping[str, str | None]) -> aio_pika.Message:
+    """Return an AMQP message in CloudEvents' binary mode."""
+    return aio_pika.Message(
+        body.encode(),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=values["id"],
+        type=values["type"],
+        headers={
+            "cloudEvents:specversion": "1.0",
+            **{f"cloudEvents:{name}": value for name, value in values.items() if value is not None},
+        },
+    )

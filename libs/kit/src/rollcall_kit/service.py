@@ -1,0 +1,136 @@
+"""A service's main loop: consume, decide in a transaction, publish, stop on SIGTERM.
+
+A *batch* consumer is for a service with a database: what waits in its queue is handled together in
+one transaction, and what the handler returns becomes entries of the event log in it. A *task*
+consumer is for a service without: each delivery is a task of its own, and what it sees it reports.
+Either way a delivery is acknowledged only when its work is done, so a crash repeats it.
+"""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources.abc import Traversable
+
+import asyncpg
+import structlog
+import uvloop
+from rollcall_contracts.events import Event
+
+from rollcall_kit.broker import Broker
+from rollcall_kit.consume import BatchConsumer, TaskConsumer, start_consumer
+from rollcall_kit.database import migrate, migrations_of, open_pool
+from rollcall_kit.logging import configure_logging
+from rollcall_kit.metrics import serve_metrics
+from rollcall_kit.outbox import Connection, Relay, append
+from rollcall_kit.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may use of the outside world."""
+
+    name: str
+    broker: Broker
+    pool: asyncpg.Pool | None = None
+    relay: Relay | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def now(self) -> datetime:
+        """Return the time; UTC."""
+        return datetime.now(UTC)
+
+    @property
+    def database(self) -> asyncpg.Pool:
+        """Return the pool. Raises RuntimeError in a service that has no database."""
+        if self.pool is None:
+            raise RuntimeError(f"{self.name} has no database: set ROLLCALL_DATABASE_URL")
+        return self.pool
+
+    async def report(self, event: Event) -> None:
+        """Tell the orchestrator what was seen; returns when the broker holds it."""
+        await self.broker.report(event, id=str(uuid.uuid4()), time=self.now())
+
+    async def transact(self, work: Callable[[Connection], Awaitable[Sequence[Event]]]) -> None:
+        """Run `work` in one transaction, with the events that it returns in the event log."""
+        async with self.database.acquire() as connection, connection.transaction():
+            events = await work(connection)
+            if events:
+                await append(connection, events, source=self.name, now=self.now())
+        if events and self.relay is not None:
+            self.relay.wake()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What a service handles and what else it keeps doing; composition, no logic."""
+
+    name: str
+    consumers: Sequence[BatchConsumer[Context] | TaskConsumer[Context]] = ()
+    background: Sequence[Callable[[Context], Awaitable[None]]] = ()
+    migrations: Sequence[tuple[str, Traversable]] = ()
+    database: bool = False
+
+
+async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -> None:
+    """Run a service until `stopping` is set."""
+    async with AsyncExitStack() as stack:
+        broker = Broker(settings.amqp_url, source=service.name)
+        pool: asyncpg.Pool | None = None
+        relay: Relay | None = None
+        if service.database:
+            pool = await open_pool(settings.database_url)
+            stack.push_async_callback(pool.close)
+            await migrate(pool, [migrations_of("rollcall_kit"), *service.migrations])
+            relay = Relay(pool, broker)
+        context = Context(
+            name=service.name, broker=broker, pool=pool, relay=relay, stopping=stopping
+        )
+        tasks: list[asyncio.Task[None]] = []
+        loops: list[Awaitable[None]] = [task(context) for task in service.background]
+        if relay is not None:
+            loops.append(relay.run())
+        loops.append(
+            broker.run(
+                lambda connection: _start_all(service, context, connection)  # on each connection
+            )
+        )
+        tasks = [asyncio.ensure_future(loop) for loop in loops]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            log.info("service_started")
+            done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                task.result()  # a background task that ends has failed, or is not one
+        finally:
+            stopping.set()
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            log.info("service_stopped")
+
+
+async def _start_all(service: Service, context: Context, connection: object) -> None:
+    for consumer in service.consumers:
+        await start_consumer(consumer, context, connection)  # type: ignore[arg-type]  # aio-pika's abstract connection
+
+
+def main(service: Service, settings: Settings) -> None:
+    """Run a service as a process: settings, logs, metrics, SIGTERM and SIGINT."""
+    configure_logging(service.name, settings.log_level, settings.log_format)
+    if settings.metrics_port is not None:
+        serve_metrics(settings.metrics_port, settings.metrics_address)
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stopping.set)
+        await serve(service, settings, stopping)
+
+    uvloop.run(run())

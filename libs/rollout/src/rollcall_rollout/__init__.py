@@ -1,0 +1,1 @@
+"""The rules of a rollout: pure functions over the state of one scale set."""

@@ -1,0 +1,1 @@
+"""Probes instances by HTTP or TCP and reports changes of health."""

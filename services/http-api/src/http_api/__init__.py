@@ -1,0 +1,1 @@
+"""The Azure-compatible REST API."""

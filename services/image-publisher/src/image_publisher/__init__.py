@@ -1,0 +1,1 @@
+"""Polls image feeds and publishes each new version once."""

@@ -1,0 +1,1 @@
+"""Makes, upgrades, restores and deletes the instances of one host."""

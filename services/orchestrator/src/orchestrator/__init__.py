@@ -1,0 +1,1 @@
+"""Turns facts into next steps: the only owner of a rollout."""

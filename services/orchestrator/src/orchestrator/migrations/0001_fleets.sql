@@ -1,0 +1,119 @@
+CREATE TABLE hosts (
+    host text PRIMARY KEY,
+    driver text NOT NULL,
+    seen_at timestamptz NOT NULL
+);
+
+-- One row per scale set: its lock, and what belongs to the set as a whole.
+CREATE TABLE fleets (
+    scale_set text PRIMARY KEY,
+    token uuid NOT NULL,                -- changes with each save: tells a cached copy from a stale one
+    spec jsonb NOT NULL,
+    image_stream text NOT NULL,         -- publisher/offer/sku in lower case
+    deleted boolean NOT NULL DEFAULT false,
+    next_id bigint NOT NULL DEFAULT 0,  -- instance ids are never used twice
+    barred_version text,                -- ended Faulted or Cancelled: not tried again by itself
+    held jsonb,                         -- why an upgrade does not start: {code, message, target, version}
+    start_requested boolean NOT NULL DEFAULT false,
+    wake_at timestamptz NOT NULL
+);
+CREATE INDEX fleets_wake ON fleets (wake_at);
+CREATE INDEX fleets_stream ON fleets (image_stream);
+
+CREATE TABLE instances (
+    scale_set text NOT NULL REFERENCES fleets ON DELETE CASCADE,
+    id text NOT NULL,
+    host text NOT NULL,
+    zone text,
+    attempt int NOT NULL,
+    phase text NOT NULL CHECK (phase IN ('creating', 'ready', 'upgrading', 'restoring', 'deleting', 'failed')),
+    version text,                       -- of the OS disk in place
+    generation int NOT NULL,            -- of the model that was applied last
+    address text,
+    port int,
+    power text NOT NULL CHECK (power IN ('running', 'stopped')),
+    health text NOT NULL,
+    since timestamptz NOT NULL,         -- when the phase began
+    lease int NOT NULL,
+    probed_until timestamptz,
+    uncommitted boolean NOT NULL,       -- the previous OS disk is still kept
+    deploy boolean NOT NULL,            -- to be brought to the model now
+    error jsonb,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (scale_set, id)
+);
+
+CREATE TABLE upgrades (
+    id uuid PRIMARY KEY,
+    scale_set text NOT NULL REFERENCES fleets ON DELETE CASCADE,
+    status text NOT NULL CHECK (status IN ('RollingForward', 'Cancelled', 'Completed', 'Faulted')),
+    started_by text NOT NULL,
+    image jsonb NOT NULL,
+    policy jsonb NOT NULL,
+    restore_failed boolean NOT NULL,
+    batch int NOT NULL,                 -- number of the last batch started
+    batch_open boolean NOT NULL,
+    paused_since timestamptz,           -- when the last batch ended
+    fetches jsonb NOT NULL,             -- {host: fetched}
+    cancel_requested boolean NOT NULL,
+    fetch_error jsonb,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    error jsonb,
+    reason text NOT NULL
+);
+CREATE INDEX upgrades_of_set ON upgrades (scale_set, started_at DESC);
+CREATE UNIQUE INDEX one_running_upgrade ON upgrades (scale_set) WHERE status = 'RollingForward';
+
+CREATE TABLE batches (
+    upgrade_id uuid NOT NULL REFERENCES upgrades ON DELETE CASCADE,
+    number int NOT NULL,
+    size int NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    succeeded int,
+    failed int,
+    reason text NOT NULL,
+    PRIMARY KEY (upgrade_id, number)
+);
+
+CREATE TABLE upgrade_results (
+    upgrade_id uuid NOT NULL REFERENCES upgrades ON DELETE CASCADE,
+    id text NOT NULL,                   -- of the instance
+    state text NOT NULL CHECK (state IN ('pending', 'upgrading', 'provisioned', 'succeeded', 'failed',
+        'restoring', 'restored', 'restore_failed')),
+    batch int,
+    from_version text,
+    since timestamptz NOT NULL,
+    error jsonb,
+    reason text NOT NULL,
+    PRIMARY KEY (upgrade_id, id)
+);
+
+-- What other services may read.
+CREATE VIEW fleet_view AS
+SELECT scale_set, deleted, held, barred_version, start_requested FROM fleets;
+
+CREATE VIEW instance_view AS
+SELECT scale_set, id, host, zone, attempt, phase, version, generation, address, port, power, health,
+       since, error, created_at
+FROM instances;
+
+CREATE VIEW upgrade_view AS
+SELECT u.id, u.scale_set, u.status, u.started_by, u.image, u.policy, u.cancel_requested,
+       u.batch, u.started_at, u.ended_at, u.error, u.reason, r.*
+FROM upgrades u
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE state = 'succeeded') AS successful,
+        count(*) FILTER (WHERE state IN ('failed', 'restored', 'restore_failed')) AS failed,
+        count(*) FILTER (WHERE state IN ('upgrading', 'provisioned', 'restoring')) AS in_progress,
+        count(*) FILTER (WHERE state = 'pending') AS pending,
+        count(*) FILTER (WHERE state = 'restored') AS restored,
+        count(*) FILTER (WHERE state = 'restore_failed') AS restore_failed
+    FROM upgrade_results WHERE upgrade_id = u.id
+) r;
+
+CREATE VIEW batch_view AS SELECT * FROM batches;
+CREATE VIEW upgrade_result_view AS SELECT * FROM upgrade_results;
+CREATE VIEW host_view AS SELECT host, driver, seen_at FROM hosts;
