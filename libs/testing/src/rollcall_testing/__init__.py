@@ -1,1 +1,5 @@
-"""Fixtures and builders for the tests; never installed with the product."""
+"""Fixtures and builders for the tests."""
+
+from rollcall_testing.wait import eventually
+
+__all__ = ["eventually"]

@@ -1,0 +1,3 @@
+"""The tests' shared fixtures."""
+
+pytest_plugins = ["rollcall_testing.fixtures"]
