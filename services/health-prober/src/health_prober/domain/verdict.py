@@ -1,0 +1,42 @@
+"""From single results to verdicts: the threshold `numberOfProbes`, and what is worth a report."""
+
+from dataclasses import dataclass, replace
+
+from rollcall_contracts.model import Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is held of one instance under one lease."""
+
+    health: Health | None  # the verdict that stands; None when nobody knows one yet
+    reported: bool = False  # under this lease
+    candidate: Health | None = None  # another health that was seen, not often enough yet
+    streak: int = 0  # how often in a row
+
+
+def opening(known: Health) -> Standing:
+    """Return the standing at a lease's start, from the health in the request."""
+    return Standing(health=None if known is Health.UNKNOWN else known)
+
+
+def judge(standing: Standing, result: Health, threshold: int) -> tuple[Standing, Health | None]:
+    """Return the standing after one more result, and the verdict to report, if there is one.
+
+    `threshold` equal results in a row change the verdict (Azure's numberOfProbes, M31); one that
+    agrees with it confirms it. A lease's first verdict is reported always, later ones when they
+    differ.
+
+    >>> first, verdict = judge(opening(Health.HEALTHY), Health.UNHEALTHY, 2)
+    >>> verdict is None  # one dropped probe changes nothing
+    True
+    >>> judge(first, Health.UNHEALTHY, 2)[1]
+    <Health.UNHEALTHY: 'Unhealthy'>
+    """
+    if result is standing.health:
+        confirmed = replace(standing, reported=True, candidate=None, streak=0)
+        return confirmed, None if standing.reported else result
+    streak = standing.streak + 1 if result is standing.candidate else 1
+    if streak < threshold:
+        return replace(standing, candidate=result, streak=streak), None
+    return Standing(health=result, reported=True), result

@@ -1,0 +1,86 @@
+"""One probe: a new connection, one question, and what the answer means.
+
+A kept connection would hide a listener that died, so none is kept.
+"""
+
+import asyncio
+
+import aiohttp
+from rollcall_contracts.events import ProbeTarget
+from rollcall_contracts.model import Health, Probe
+
+from health_prober.domain.answer import BODY_LIMIT, health_of_answer
+
+_HEADERS = {"User-Agent": "rollcall-health-prober", "Accept-Encoding": "identity"}
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return the session that all probes share. To be called where an event loop runs."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            force_close=True,
+            limit=0,  # the prober's lanes bound it
+            # As load balancers do: an instance's certificate is made for the name under which its
+            # users reach it, or by itself; the question is whether the application answers.
+            ssl=False,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # a few bytes could unpack to gigabytes
+        headers=_HEADERS,
+        timeout=aiohttp.ClientTimeout(total=None),  # each probe has its own
+    )
+
+
+async def probe_once(
+    session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget
+) -> tuple[Health, str]:
+    """Ask one instance once; return its health and the reason. Never takes longer than the timeout.
+
+    An instance that cannot be reached is Unhealthy, as for a load balancer.
+    """
+    try:
+        async with asyncio.timeout(probe.timeout):
+            if probe.protocol == "Tcp":
+                return await _connect(target)
+            return await _get(session, probe, target)
+    except TimeoutError:
+        return Health.UNHEALTHY, f"no answer in {probe.timeout:g} s"
+    except (aiohttp.ClientError, OSError) as error:
+        return Health.UNHEALTHY, _short(error)
+
+
+async def _connect(target: ProbeTarget) -> tuple[Health, str]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(asyncio.Protocol, target.address, target.port)
+    transport.close()
+    return Health.HEALTHY, "TCP connected"
+
+
+async def _get(
+    session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget
+) -> tuple[Health, str]:
+    # A redirect is an answer of another status than 200, and is not followed: the probe asks
+    # about this instance.
+    async with session.get(url_of(probe, target), allow_redirects=False) as response:
+        body = b""
+        while len(body) <= BODY_LIMIT:
+            chunk = await response.content.read(BODY_LIMIT + 1 - len(body))
+            if not chunk:
+                break
+            body += chunk
+        response.close()  # what is left of a longer body is not waited for
+        return health_of_answer(response.status, body)
+
+
+def url_of(probe: Probe, target: ProbeTarget) -> str:
+    """Return the URL that an HTTP probe asks."""
+    host = f"[{target.address}]" if ":" in target.address else target.address
+    path = "/" + (probe.request_path or "").removeprefix("/")
+    return f"{probe.protocol.lower()}://{host}:{target.port}{path}"
+
+
+def _short(error: Exception) -> str:
+    """Return an error in one line: the system's own words where there are some."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    text = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
+    return (text or type(error).__name__)[:200]
