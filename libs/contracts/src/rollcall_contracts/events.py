@@ -91,6 +91,7 @@ class ScaleSetDeleted(SetEvent):
     """A scale set was deleted; its instances go too."""
 
     type: Literal["scale_set.deleted.v1"] = "scale_set.deleted.v1"
+    revision: int
 
 
 class UpgradeStartRequested(SetEvent):

@@ -174,6 +174,7 @@ class ScaleSetSpec(Model):
     """The desired state of a scale set, as far as Rollcall acts on it."""
 
     scale_set: str  # the ARM resource id
+    revision: int = 0  # counts up with each write of the resource, also over its deletion
     location: str
     capacity: Annotated[int, Field(ge=0, le=100_000)]
     zones: tuple[str, ...] = ()

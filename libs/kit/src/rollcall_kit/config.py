@@ -13,7 +13,7 @@ from rollcall_contracts.model import ImageReference
 
 
 class ConfigError(ValueError):
-    """The configuration file cannot be used; the message names the file, the place and the fault."""
+    """The configuration file cannot be used; the message names the file and the fault."""
 
 
 class Section(BaseModel):

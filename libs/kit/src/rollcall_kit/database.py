@@ -86,3 +86,11 @@ async def _migrate_owner(
 def migrations_of(package: str) -> tuple[str, Traversable]:
     """Return a package's name with its `migrations` folder, as `migrate` takes them."""
     return package, files(package) / "migrations"
+
+
+async def wait_for_views(pool: asyncpg.Pool, names: Iterable[str]) -> None:
+    """Wait until other services have made the views that this one reads."""
+    for name in names:
+        while await pool.fetchval("SELECT to_regclass($1)", name) is None:
+            log.info("view_awaited", view=name)
+            await asyncio.sleep(0.2)

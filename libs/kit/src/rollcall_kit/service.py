@@ -22,7 +22,7 @@ from rollcall_contracts.events import Event
 
 from rollcall_kit.broker import Broker
 from rollcall_kit.consume import BatchConsumer, TaskConsumer, start_consumer
-from rollcall_kit.database import migrate, migrations_of, open_pool
+from rollcall_kit.database import migrate, migrations_of, open_pool, wait_for_views
 from rollcall_kit.logging import configure_logging
 from rollcall_kit.metrics import serve_metrics
 from rollcall_kit.outbox import Connection, Relay, append
@@ -74,6 +74,7 @@ class Service:
     consumers: Sequence[BatchConsumer[Context] | TaskConsumer[Context]] = ()
     background: Sequence[Callable[[Context], Awaitable[None]]] = ()
     migrations: Sequence[tuple[str, Traversable]] = ()
+    reads: Sequence[str] = ()  # views of other services, which must exist before work begins
     database: bool = False
 
 
@@ -87,6 +88,7 @@ async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -
             pool = await open_pool(settings.database_url)
             stack.push_async_callback(pool.close)
             await migrate(pool, [migrations_of("rollcall_kit"), *service.migrations])
+            await wait_for_views(pool, service.reads)
             relay = Relay(pool, broker)
         context = Context(
             name=service.name, broker=broker, pool=pool, relay=relay, stopping=stopping

@@ -41,6 +41,15 @@ class MemberState(StrEnum):
     RESTORE_FAILED = "restore_failed"  # neither version runs
 
 
+class UpgradeStatus(StrEnum):
+    """How an upgrade stands (Azure's UpgradeState)."""
+
+    ROLLING_FORWARD = "RollingForward"
+    CANCELLED = "Cancelled"
+    COMPLETED = "Completed"
+    FAULTED = "Faulted"
+
+
 IN_FLIGHT = frozenset({MemberState.UPGRADING, MemberState.PROVISIONED, MemberState.RESTORING})
 UPGRADED_BADLY = frozenset(
     {MemberState.FAILED, MemberState.RESTORED, MemberState.RESTORE_FAILED, MemberState.RESTORING}
@@ -100,7 +109,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """The upgrade that runs; an ended one is history, and no part of the state."""
+    """One upgrade of the set."""
 
     id: str
     image: Image
@@ -116,6 +125,9 @@ class Upgrade:
     batch_open: bool = False
     paused_since: datetime | None = None  # when the last batch ended
     cancel_requested: bool = False
+    status: UpgradeStatus = UpgradeStatus.ROLLING_FORWARD
+    ended_at: datetime | None = None
+    error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +136,8 @@ class Fleet:
 
     spec: ScaleSetSpec
     instances: Mapping[str, Instance] = field(default_factory=dict)
-    upgrade: Upgrade | None = None
+    upgrade: Upgrade | None = None  # the one that runs
+    ended: tuple[Upgrade, ...] = ()  # since the state was last saved
     images: tuple[Image, ...] = ()  # published for the set's reference and not withdrawn
     hosts: tuple[str, ...] = ()  # whose agents answer
     next_id: int = 0

@@ -1,0 +1,77 @@
+"""What should happen next: the rules in the order in which they are asked.
+
+A list of decided events is a step; `settle` folds each step and asks again until nothing is left to
+decide. Each decided event changes the state, so that the asking ends.
+"""
+
+from datetime import datetime, timedelta
+
+from rollcall_contracts.events import Event
+
+from rollcall_rollout import starting, upgrading, upkeep
+from rollcall_rollout.evolve import evolve
+from rollcall_rollout.state import Fleet, InstancePhase
+
+STEPS = 50  # far above what any state needs; reaching it is a livelock, a defect
+ROUTINE = timedelta(seconds=60)  # asked again at least so often
+HOSTS_AWAITED = timedelta(seconds=1)
+
+
+class LivelockError(RuntimeError):
+    """Decisions did not come to an end: a rule decides what evolve ignores."""
+
+
+def decide(fleet: Fleet, now: datetime) -> list[Event]:
+    """Return the next step for a scale set, empty when it is waiting for a report or a time."""
+    if fleet.deleted:
+        return upkeep.resize(fleet, now)
+    upgrade = fleet.upgrade
+    return (
+        upkeep.fail_overdue(fleet, now)
+        or (upgrading.restore(fleet, upgrade) if upgrade else [])
+        or upkeep.judge_without_probe(fleet)
+        or upkeep.request_probes(fleet, now)
+        or upkeep.commit(fleet)
+        or (upgrading.advance(fleet, upgrade, now) if upgrade else [])
+        or upkeep.deploy(fleet)
+        or (starting.start(fleet, now) if not upgrade else [])
+        or upkeep.resize(fleet, now)
+    )
+
+
+def settle(fleet: Fleet, now: datetime) -> tuple[Fleet, list[Event]]:
+    """Decide and evolve until nothing is left to decide; return the state and all decided events.
+
+    Raises LivelockError when that does not come to an end.
+    """
+    decided: list[Event] = []
+    for _ in range(STEPS):
+        step = decide(fleet, now)
+        if not step:
+            return fleet, decided
+        fleet = evolve(fleet, step, now)
+        decided += step
+    raise LivelockError(f"{fleet.spec.scale_set}: {[event.type for event in decided[-3:]]}")
+
+
+def next_wake(fleet: Fleet, now: datetime) -> datetime:
+    """Return when `decide` must be asked again even if nothing is reported until then."""
+    times = [now + ROUTINE]
+    if len(fleet.instances) < fleet.spec.capacity:
+        times.append(now + HOSTS_AWAITED)  # for an image, or for an agent to answer
+    for instance in fleet.instances.values():
+        if (limit := upkeep.deadline(fleet, instance)) is not None:
+            times.append(limit)
+        if (retry := upkeep.creation_retry(instance)) is not None:
+            times.append(retry)
+        if instance.phase is InstancePhase.DELETING:
+            times.append(instance.since + upkeep.RETRY)
+        if instance.probed_until is not None:
+            times.append(instance.probed_until - upkeep.RENEWAL)
+    upgrade = fleet.upgrade
+    if upgrade is not None:
+        if not all(upgrade.fetches.values()):
+            times.append(upgrading.fetch_deadline(upgrade))
+        if (resume := upgrading.pause_end(upgrade)) is not None:
+            times.append(resume)
+    return max(now, min(times))

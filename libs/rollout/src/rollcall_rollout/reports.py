@@ -1,0 +1,118 @@
+"""What a report of an agent or a prober does to the state; another attempt's reports do nothing."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import FailureCode, Health, Power
+
+from rollcall_rollout.draft import Draft
+from rollcall_rollout.state import Instance, InstancePhase, MemberState
+
+
+def apply_report(draft: Draft, event: e.InstanceReport, now: datetime) -> None:
+    """Fold one report into the draft."""
+    instance = draft.instance(event.instance_id)
+    if instance is None or instance.attempt != event.attempt:
+        return  # of another attempt: what it says is no longer so
+    match event:
+        case e.InstanceCreated() | e.InstanceUpgraded() | e.InstanceRestored():
+            _provisioned(draft, instance, event, now)
+        case e.InstanceDeleted():
+            if instance.phase is InstancePhase.DELETING:
+                draft.drop_instance(instance.id)
+        case e.InstanceFailed():
+            _failed(draft, instance, event, now)
+        case e.InstancePowerChanged():
+            if instance.power is not event.power:
+                draft.put_instance(replace(instance, power=event.power))
+        case e.InstanceHealthy():
+            _health(draft, instance, Health.HEALTHY, event.lease, now)
+        case e.InstanceUnhealthy():
+            _health(draft, instance, event.health, event.lease, now)
+
+
+_DONE = {
+    e.InstanceCreated: (InstancePhase.CREATING, None),
+    e.InstanceUpgraded: (InstancePhase.UPGRADING, MemberState.PROVISIONED),
+    e.InstanceRestored: (InstancePhase.RESTORING, MemberState.RESTORED),
+}
+
+
+def _provisioned(
+    draft: Draft,
+    instance: Instance,
+    event: e.InstanceCreated | e.InstanceUpgraded | e.InstanceRestored,
+    now: datetime,
+) -> None:
+    expected, state = _DONE[type(event)]
+    # FAILED too: a success that comes after the time limit is true of the instance all the same,
+    # but its part in the upgrade stays failed.
+    if instance.phase not in (expected, InstancePhase.FAILED):
+        return
+    draft.put_instance(
+        replace(
+            instance,
+            phase=InstancePhase.READY,
+            since=now,
+            version=event.version,
+            generation=event.generation,
+            address=event.address,
+            port=event.port,
+            power=Power.RUNNING,
+            health=Health.UNKNOWN,
+            probed_until=None,
+            uncommitted=instance.uncommitted and not isinstance(event, e.InstanceRestored),
+            error=None,
+        )
+    )
+    member = draft.member(instance.id)
+    if state is not None and member is not None and instance.phase is expected:
+        draft.put_member(replace(member, state=state, since=now))
+
+
+def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: datetime) -> None:
+    member = draft.member(instance.id)
+    if event.error.code == FailureCode.HEALTH_TIMEOUT:
+        # The instance itself works as far as its agent knows: only its application does not answer.
+        draft.put_instance(replace(instance, error=event.error, health=Health.UNHEALTHY))
+    elif instance.phase is InstancePhase.DELETING:
+        draft.put_instance(replace(instance, error=event.error))
+    elif instance.is_busy:
+        draft.put_instance(
+            replace(
+                instance,
+                phase=InstancePhase.FAILED,
+                since=now,
+                error=event.error,
+                version=event.version or instance.version,
+            )
+        )
+    else:
+        return
+    if member is None:
+        return
+    match member.state:
+        case MemberState.UPGRADING | MemberState.PROVISIONED:
+            state = MemberState.FAILED
+        case MemberState.RESTORING:
+            state = MemberState.RESTORE_FAILED
+        case _:
+            return
+    reason = event.reason or event.error.message
+    draft.put_member(replace(member, state=state, since=now, error=event.error, reason=reason))
+
+
+def _health(draft: Draft, instance: Instance, health: Health, lease: int, now: datetime) -> None:
+    if instance.phase is not InstancePhase.READY or lease != instance.lease:
+        return
+    if instance.health is not health:
+        draft.put_instance(replace(instance, health=health))
+    member = draft.member(instance.id)
+    if (
+        member is not None
+        and member.state is MemberState.PROVISIONED
+        and health is Health.HEALTHY
+        and instance.power is Power.RUNNING
+    ):
+        draft.put_member(replace(member, state=MemberState.SUCCEEDED, since=now))

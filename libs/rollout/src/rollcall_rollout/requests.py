@@ -1,0 +1,79 @@
+"""What a request to an agent or a prober does to the state: the asking itself is part of it."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Health
+
+from rollcall_rollout.draft import Draft
+from rollcall_rollout.state import Instance, InstancePhase, MemberState
+
+
+def apply_request(
+    draft: Draft, event: e.HostRequest | e.ImageFetchRequested | e.ProbeRequested, now: datetime
+) -> None:
+    """Note in the draft what was asked, and under which attempt or lease."""
+    match event:
+        case e.ImageFetchRequested():
+            if draft.upgrade is not None:
+                draft.put_upgrade(fetches={**draft.upgrade.fetches, event.host: False})
+        case e.ProbeRequested():
+            for target in event.targets:
+                if (instance := draft.instance(target.instance_id)) is not None:
+                    draft.put_instance(
+                        replace(instance, lease=target.lease, probed_until=event.until)
+                    )
+        case e.InstancesCreateRequested():
+            for order in event.instances:
+                _request_creation(draft, order, event, now)
+        case e.HostRequest():
+            for order in event.instances:
+                if (instance := draft.instance(order.instance_id)) is not None:
+                    _request_change(draft, instance, order, event, now)
+
+
+def _request_creation(
+    draft: Draft, order: e.InstanceOrder, event: e.InstancesCreateRequested, now: datetime
+) -> None:
+    zones = draft.get("spec").zones
+    number = int(order.instance_id)
+    known = draft.instance(order.instance_id)
+    draft.put_instance(
+        Instance(
+            id=order.instance_id,
+            host=event.host,
+            attempt=order.attempt,
+            phase=InstancePhase.CREATING,
+            since=now,
+            created_at=known.created_at if known else now,
+            zone=zones[number % len(zones)] if zones else None,
+        )
+    )
+    draft.put(next_id=max(draft.get("next_id"), number + 1))
+
+
+def _request_change(
+    draft: Draft,
+    instance: Instance,
+    order: e.InstanceOrder,
+    event: e.HostRequest,
+    now: datetime,
+) -> None:
+    member = draft.member(instance.id)
+    asked = replace(instance, attempt=order.attempt, since=now, error=None)
+    down = replace(asked, health=Health.UNKNOWN, probed_until=None, deploy=False)
+    match event:
+        case e.InstancesUpgradeRequested():
+            draft.put_instance(replace(down, phase=InstancePhase.UPGRADING, uncommitted=True))
+            if member is not None and event.upgrade_id is not None:
+                draft.put_member(replace(member, state=MemberState.UPGRADING, since=now))
+        case e.InstancesRestoreRequested():
+            draft.put_instance(replace(down, phase=InstancePhase.RESTORING))
+            if member is not None:
+                draft.put_member(replace(member, state=MemberState.RESTORING, since=now))
+        case e.InstancesCommitRequested():
+            draft.put_instance(replace(instance, uncommitted=False))
+        case e.InstancesDeleteRequested():
+            draft.put_instance(replace(down, phase=InstancePhase.DELETING))
+            draft.drop_member(instance.id)

@@ -1,0 +1,261 @@
+"""The rules of a running upgrade: from batch to batch, and how it ends."""
+
+from datetime import datetime, timedelta
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import LATEST, Failure, FailureCode, StartedBy
+
+from rollcall_rollout.gates import choose_batch, unhealthy_share, upgraded_share
+from rollcall_rollout.orders import by_host
+from rollcall_rollout.state import (
+    IN_FLIGHT,
+    Fleet,
+    InstancePhase,
+    Member,
+    MemberState,
+    Upgrade,
+)
+
+DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
+UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+
+
+def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
+    """Decide the next step of a running upgrade: end its batch, end it, or start a batch."""
+    if upgrade.batch_open:
+        return _complete_batch(fleet, upgrade)
+    ending = _ending(fleet, upgrade)
+    if ending is not None:
+        return [ending]
+    fetches = _fetch(fleet, upgrade)
+    if fetches:
+        return fetches
+    if not all(upgrade.fetches.values()):
+        return _fetch_overdue(fleet, upgrade, now)
+    resume = pause_end(upgrade)
+    if resume is not None and now < resume:
+        return []
+    return _start_batch(fleet, upgrade)
+
+
+def _complete_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    batch = [m for m in upgrade.members.values() if m.batch == upgrade.batch]
+    if any(m.state in IN_FLIGHT or m.state is MemberState.PENDING for m in batch):
+        return []
+    succeeded = sum(m.state is MemberState.SUCCEEDED for m in batch)
+    failed = len(batch) - succeeded
+    return [
+        e.BatchCompleted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            batch=upgrade.batch,
+            succeeded=succeeded,
+            failed=failed,
+            reason=f"{succeeded} healthy, {failed} not",
+        )
+    ]
+
+
+def _ending(fleet: Fleet, upgrade: Upgrade) -> e.Event | None:
+    """Return how the upgrade ends, between batches, or None while it goes on."""
+    fault = _fault(fleet, upgrade)
+    if fault is not None:
+        return e.UpgradeFaulted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            error=fault,
+            reason=fault.message,
+        )
+    cancelled = _cancelled(fleet, upgrade)
+    if cancelled is not None:
+        return e.UpgradeCancelled(
+            scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, reason=cancelled
+        )
+    if all(m.state is not MemberState.PENDING for m in upgrade.members.values()):
+        done = sum(m.state is MemberState.SUCCEEDED for m in upgrade.members.values())
+        return e.UpgradeCompleted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            reason=f"no instance remains; {done} of {len(upgrade.members)} succeeded",
+        )
+    share = unhealthy_share(fleet, upgrade.policy)
+    if share.exceeded:  # M15: whatever made them so
+        message = (
+            "Rolling Upgrade failed after exceeding the MaxUnhealthyInstancePercent value defined "
+            f"in the RollingUpgradePolicy. {share.percent}% of instances are in an unhealthy "
+            f"state - more than the threshold of {share.limit}%."
+        )
+        return e.UpgradeFaulted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            error=Failure(code=DURING, message=message),
+            reason=str(share),
+        )
+    return None
+
+
+def _fault(fleet: Fleet, upgrade: Upgrade) -> Failure | None:
+    if upgrade.fetch_error is not None:
+        return upgrade.fetch_error
+    failed = [m for m in _in_order(upgrade) if m.error is not None]
+    refused = next((m.error for m in failed if _is_credentials(m)), None)
+    if refused is not None:
+        return refused  # M40: the error names the resource
+    share = upgraded_share(fleet, upgrade)
+    if share.exceeded:
+        first = failed[0] if failed else None
+        detail = (
+            f" The most impactful error is: {first.error.message} "
+            f"First failed instance ID is: {first.id}."
+            if first is not None and first.error is not None
+            else ""
+        )
+        return Failure(
+            code=UPGRADED,
+            message=(
+                "Rolling Upgrade failed after exceeding the MaxUnhealthyUpgradedInstancePercent "
+                f"value defined in the RollingUpgradePolicy. {share.percent}% of instances are "
+                "in an unhealthy state after being upgraded - more than the threshold of "
+                f"{share.limit}%."
+                f"{detail}"
+            ),
+        )
+    same_line = upgrade.image.stream == fleet.spec.image.stream
+    if same_line and all(image.version != upgrade.image.version for image in fleet.images):
+        return Failure(
+            code=FailureCode.IMAGE_WITHDRAWN,
+            message=f"Version {upgrade.image.version} was withdrawn from its feed.",
+            target=upgrade.image.version,
+        )
+    return None
+
+
+def _cancelled(fleet: Fleet, upgrade: Upgrade) -> str | None:
+    if upgrade.cancel_requested:
+        return "cancelled by a user, after the current batch"
+    if upgrade.image.stream != fleet.spec.image.stream:
+        return "the model follows another image now"
+    if upgrade.started_by is StartedBy.USER:
+        return None
+    if not fleet.spec.automatic_os_upgrade:
+        return "automatic OS upgrade was switched off (M05)"
+    if fleet.spec.image.version != LATEST:
+        return f"the model pins version {fleet.spec.image.version} now"
+    return None
+
+
+def _fetch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """Ask the hosts of all members for the image, ahead of the first batch."""
+    hosts = {fleet.instances[id].host for id in upgrade.members if id in fleet.instances}
+    return [
+        e.ImageFetchRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            upgrade_id=upgrade.id,
+            image=upgrade.image,
+            reason="fetched and verified before any instance is touched",
+        )
+        for host in sorted(hosts - upgrade.fetches.keys())
+    ]
+
+
+def _fetch_overdue(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
+    if now < fetch_deadline(upgrade):
+        return []
+    silent = sorted(host for host, fetched in upgrade.fetches.items() if not fetched)
+    message = (
+        f"The image was not fetched within {upgrade.policy.provisioning_timeout:g} s by "
+        f"{', '.join(silent)}: is the agent running?"
+    )
+    error = Failure(code=FailureCode.IMAGE_UNAVAILABLE, message=message, target=silent[0])
+    return [
+        e.UpgradeFaulted(
+            scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, error=error, reason=message
+        )
+    ]
+
+
+def fetch_deadline(upgrade: Upgrade) -> datetime:
+    """Return when a host that has not fetched the image is given up."""
+    return upgrade.started_at + timedelta(seconds=upgrade.policy.provisioning_timeout)
+
+
+def pause_end(upgrade: Upgrade) -> datetime | None:
+    """Return when the pause after the last batch is over, if there is one."""
+    if upgrade.paused_since is None:
+        return None
+    return upgrade.paused_since + timedelta(seconds=upgrade.policy.pause_time_between_batches)
+
+
+def _start_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    pending = [
+        instance
+        for member in _in_order(upgrade)
+        if member.state is MemberState.PENDING
+        and (instance := fleet.instances.get(member.id)) is not None
+        and not instance.is_busy
+    ]
+    if not pending:
+        return []
+    choice = choose_batch(pending, fleet.instances.values(), upgrade.policy)
+    return [
+        e.BatchStarted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            batch=upgrade.batch + 1,
+            instance_ids=tuple(instance.id for instance in choice.instances),
+            reason=choice.reason,
+        ),
+        *(
+            e.InstancesUpgradeRequested(
+                scale_set=fleet.spec.scale_set,
+                host=host,
+                upgrade_id=upgrade.id,
+                instances=orders,
+                image=upgrade.image,
+                provisioning=fleet.spec.provisioning,
+                reason=f"batch {upgrade.batch + 1}",
+            )
+            for host, orders in by_host(choice.instances, next_attempt=True)
+        ),
+    ]
+
+
+# --- failing well ---------------------------------------------------------------------------------
+
+
+def restore(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """Put the previous OS disk back where an instance failed (M43); never where one is healthy.
+
+    Instances that failed for their credentials are left as they are (M40): a restored OS disk would
+    need the same credentials.
+    """
+    if not upgrade.restore_failed:
+        return []
+    failed = [
+        instance
+        for member in _in_order(upgrade)
+        if member.state is MemberState.FAILED
+        and not _is_credentials(member)
+        and (instance := fleet.instances.get(member.id)) is not None
+        and instance.uncommitted
+        and instance.phase in (InstancePhase.READY, InstancePhase.FAILED)
+    ]
+    return [
+        e.InstancesRestoreRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            upgrade_id=upgrade.id,
+            instances=orders,
+            reason="not healthy on the new OS disk: the previous one is put back",
+        )
+        for host, orders in by_host(failed, next_attempt=True)
+    ]
+
+
+def _in_order(upgrade: Upgrade) -> list[Member]:
+    return sorted(upgrade.members.values(), key=lambda member: int(member.id))
+
+
+def _is_credentials(member: Member) -> bool:
+    return member.error is not None and member.error.code == FailureCode.CREDENTIALS

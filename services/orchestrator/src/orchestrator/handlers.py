@@ -1,0 +1,123 @@
+"""From reports to decisions: lock, load, fold, settle, save. No rules here.
+
+Many reports of one set are folded into one working copy; the set is decided once, and only what
+changed is saved, in the transaction in which the decisions enter the event log.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import structlog
+from rollcall_contracts import events as e
+from rollcall_kit.database import DATABASE_AWAY
+from rollcall_kit.outbox import Connection
+from rollcall_kit.service import Context
+from rollcall_rollout import Fleet, fold, next_wake, settle
+from rollcall_rollout.decide import LivelockError
+
+from orchestrator import store
+from orchestrator.store import Cache
+
+log = structlog.get_logger()
+
+REPORTS = (e.InstanceReport, e.ImageFetched, e.ImageFetchFailed)
+TICK = 0.1  # seconds between looks for sets whose time has come
+SETS_PER_TICK = 50
+POSTPONED = timedelta(seconds=60)
+
+
+async def on_events(
+    events: Sequence[e.Event], connection: Connection, context: Context, *, cache: Cache
+) -> list[e.Event]:
+    """Fold what came, set by set; return what is to be logged: accepted reports and decisions."""
+    now = context.now()
+    seen = [event for event in events if isinstance(event, e.AgentSeen)]
+    if seen:
+        await store.note_hosts(connection, seen, now)
+    by_set: dict[str, list[e.Event]] = defaultdict(list)
+    for event in events:
+        match event:
+            case e.SetEvent():
+                by_set[event.scale_set].append(event)
+            case e.ImagePublished() | e.ImageWithdrawn():
+                for scale_set in await store.followers(connection, event.image.stream):
+                    by_set[scale_set].append(event)
+    logged: list[e.Event] = []
+    for scale_set in sorted(by_set):  # in one order everywhere, so that no two wait for each other
+        logged += await advance(connection, scale_set, by_set[scale_set], now, cache)
+    return logged
+
+
+async def advance(
+    connection: Connection,
+    scale_set: str,
+    events: Sequence[e.Event],
+    now: datetime,
+    cache: Cache,
+) -> list[e.Event]:
+    """Fold events into one set, decide, save; return what enters the log."""
+    loaded = await store.lock(connection, scale_set, cache)
+    before = loaded
+    if loaded is None:
+        created = next((ev for ev in events if isinstance(ev, e.ScaleSetChanged)), None)
+        if created is None:
+            log.info("event_ignored", scale_set=scale_set, why="unknown scale set")
+            return []
+        loaded = Fleet(spec=created.spec)
+    folded, accepted = fold(loaded, events, now)
+    if before is None or folded.spec.image.stream != before.spec.image.stream:
+        folded = await store.with_images(connection, folded)
+    folded = replace(folded, hosts=await store.hosts(connection, now))
+    settled, decided = settle(folded, now)
+    await store.save(
+        connection, before, settled, decided, cache=cache, wake_at=next_wake(settled, now), now=now
+    )
+    _log(decided)
+    return [*(event for event in accepted if isinstance(event, REPORTS)), *decided]
+
+
+async def tick(context: Context, *, cache: Cache) -> None:
+    """Ask again for the sets whose time has come: deadlines, pauses, leases."""
+    while True:
+        try:
+            async with context.database.acquire() as connection:
+                due = await store.due(connection, context.now(), SETS_PER_TICK)
+            for scale_set in due:
+                await _wake(context, scale_set, cache)
+        except DATABASE_AWAY as error:
+            log.warning("tick_failed", error=str(error) or type(error).__name__)
+            due = []
+        if len(due) < SETS_PER_TICK:
+            await asyncio.sleep(TICK)
+
+
+async def _wake(context: Context, scale_set: str, cache: Cache) -> None:
+    now = context.now()
+
+    async def work(connection: Connection) -> list[e.Event]:
+        if not await store.try_lock(connection, scale_set):
+            return []  # another copy is at work on it
+        return await advance(connection, scale_set, (), now, cache)
+
+    try:
+        await context.transact(work)
+    except LivelockError:
+        # One set that cannot be decided must not hold up the others.
+        log.exception("set_postponed", scale_set=scale_set)
+        async with context.database.acquire() as connection:
+            await store.postpone(connection, scale_set, now + POSTPONED)
+
+
+def _log(decided: Sequence[e.Event]) -> None:
+    for event in decided:
+        if isinstance(event, e.UpgradeEvent | e.UpgradeHeld):
+            log.info(
+                event.type.rsplit(".", 1)[0].replace(".", "_"),
+                scale_set=event.scale_set,
+                reason=event.reason,
+                upgrade_id=getattr(event, "upgrade_id", None),
+                batch=getattr(event, "batch", None),
+            )

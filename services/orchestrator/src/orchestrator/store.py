@@ -1,0 +1,275 @@
+"""All SQL of the orchestrator.
+
+A set is locked by an advisory lock until the transaction ends: unlike a row lock it also covers the
+first write, when there is no row yet. A cached copy is used while the row's token says that nobody
+saved the set since.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Failure, Image, ScaleSetSpec
+from rollcall_kit.outbox import Connection
+from rollcall_rollout import Fleet, Upgrade
+
+from orchestrator import rows
+
+HOST_SILENT = timedelta(seconds=30)
+
+
+@dataclass(slots=True)
+class Cache:
+    """Sets as they were last saved by this process, with the token of that save."""
+
+    fleets: dict[str, tuple[UUID, Fleet]] = field(default_factory=dict)
+    limit: int = 1000
+
+    def put(self, scale_set: str, token: UUID, fleet: Fleet) -> None:
+        """Keep a set; the one kept longest goes when there are too many."""
+        self.fleets.pop(scale_set, None)
+        self.fleets[scale_set] = (token, fleet)
+        if len(self.fleets) > self.limit:
+            del self.fleets[next(iter(self.fleets))]
+
+
+# --- hosts ----------------------------------------------------------------------------------------
+
+
+async def note_hosts(connection: Connection, seen: Sequence[e.AgentSeen], now: datetime) -> None:
+    """Record which agents answer."""
+    drivers = {event.host: event.driver for event in seen}
+    names = sorted(drivers)
+    await connection.execute(
+        """
+        INSERT INTO hosts (host, driver, seen_at)
+        SELECT h, d, $3 FROM unnest($1::text[], $2::text[]) AS u(h, d)
+        ON CONFLICT (host) DO UPDATE SET driver = excluded.driver, seen_at = excluded.seen_at
+        """,
+        names,
+        [drivers[name] for name in names],
+        now,
+    )
+
+
+async def hosts(connection: Connection, now: datetime) -> tuple[str, ...]:
+    """Return the hosts whose agents answered lately."""
+    found = await connection.fetch(
+        "SELECT host FROM hosts WHERE seen_at > $1 ORDER BY host", now - HOST_SILENT
+    )
+    return tuple(row["host"] for row in found)
+
+
+# --- sets -----------------------------------------------------------------------------------------
+
+
+async def followers(connection: Connection, stream: tuple[str, str, str]) -> list[str]:
+    """Return the sets whose model follows this line of versions."""
+    found = await connection.fetch(
+        "SELECT scale_set FROM fleets WHERE image_stream = $1 AND NOT deleted", "/".join(stream)
+    )
+    return [row["scale_set"] for row in found]
+
+
+async def due(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Return sets whose time has come, the longest waiting first."""
+    found = await connection.fetch(
+        "SELECT scale_set FROM fleets WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2", now, limit
+    )
+    return [row["scale_set"] for row in found]
+
+
+async def try_lock(connection: Connection, scale_set: str) -> bool:
+    """Take a set's lock if nobody has it."""
+    taken = await connection.fetchval(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", scale_set
+    )
+    return bool(taken)
+
+
+async def postpone(connection: Connection, scale_set: str, until: datetime) -> None:
+    """Leave a set alone for a while, after it could not be decided."""
+    await connection.execute(
+        "UPDATE fleets SET wake_at = $2 WHERE scale_set = $1", scale_set, until
+    )
+
+
+async def lock(connection: Connection, scale_set: str, cache: Cache, now: datetime) -> Fleet | None:
+    """Lock a set until the transaction ends, and return its state; None when it is not known."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", scale_set)
+    row = await connection.fetchrow("SELECT * FROM fleets WHERE scale_set = $1", scale_set)
+    if row is None:
+        return None
+    kept = cache.fleets.get(scale_set)
+    if kept is not None and kept[0] == row["token"]:
+        return kept[1]
+    instances = await connection.fetch("SELECT * FROM instances WHERE scale_set = $1", scale_set)
+    held = json.loads(row["held"]) if row["held"] else None
+    fleet = Fleet(
+        spec=ScaleSetSpec.model_validate_json(row["spec"]),
+        instances={found["id"]: rows.instance(found) for found in instances},
+        upgrade=await _running_upgrade(connection, scale_set),
+        next_id=row["next_id"],
+        deleted=row["deleted"],
+        barred_version=row["barred_version"],
+        held=(held["version"], Failure.model_validate(held)) if held else None,
+        start_requested=row["start_requested"],
+    )
+    return await with_images(connection, fleet)
+
+
+async def with_images(connection: Connection, fleet: Fleet) -> Fleet:
+    """Return the fleet with the versions that its image reference can resolve to."""
+    found = await connection.fetch(
+        "SELECT image FROM image_view WHERE stream = $1 AND withdrawn_at IS NULL",
+        "/".join(fleet.spec.image.stream),
+    )
+    return replace(fleet, images=tuple(Image.model_validate_json(row["image"]) for row in found))
+
+
+async def _running_upgrade(connection: Connection, scale_set: str) -> Upgrade | None:
+    row = await connection.fetchrow(
+        "SELECT * FROM upgrades WHERE scale_set = $1 AND status = 'RollingForward'", scale_set
+    )
+    if row is None:
+        return None
+    members = await connection.fetch(
+        "SELECT * FROM upgrade_results WHERE upgrade_id = $1", row["id"]
+    )
+    return rows.upgrade(row, {found["id"]: rows.member(found) for found in members})
+
+
+# --- saving ---------------------------------------------------------------------------------------
+
+
+async def save(
+    connection: Connection,
+    before: Fleet | None,
+    after: Fleet,
+    decided: Sequence[e.Event],
+    *,
+    cache: Cache,
+    wake_at: datetime,
+    now: datetime,
+) -> None:
+    """Write what changed, and keep the new state for the next time."""
+    scale_set = after.spec.scale_set
+    if after.deleted and not after.instances:
+        await connection.execute("DELETE FROM fleets WHERE scale_set = $1", scale_set)
+        cache.fleets.pop(scale_set, None)
+        return
+    token = uuid4()
+    await _save_fleet(connection, after, token, wake_at)
+    old_instances = before.instances if before else {}
+    changed = [i for id, i in after.instances.items() if old_instances.get(id) is not i]
+    if changed:
+        await connection.execute(
+            _upsert("instances", rows.INSTANCE_COLUMNS, ("scale_set", "id")),
+            json.dumps([rows.instance_row(scale_set, instance) for instance in changed]),
+        )
+    gone = [id for id in old_instances if id not in after.instances]
+    if gone:
+        await connection.execute(
+            "DELETE FROM instances WHERE scale_set = $1 AND id = ANY($2::text[])", scale_set, gone
+        )
+    running = before.upgrade if before else None
+    for ended in after.ended:
+        await _save_upgrade(connection, scale_set, running, ended)
+        running = None
+    if after.upgrade is not None:
+        await _save_upgrade(connection, scale_set, running, after.upgrade)
+    await _save_batches(connection, decided, now)
+    cache.put(scale_set, token, replace(after, ended=()))
+
+
+async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at: datetime) -> None:
+    held = {"version": fleet.held[0], **fleet.held[1].model_dump()} if fleet.held else None
+    await connection.execute(
+        """
+        INSERT INTO fleets (scale_set, token, spec, image_stream, deleted, next_id,
+                            barred_version, held, start_requested, wake_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        ON CONFLICT (scale_set) DO UPDATE SET
+            token = excluded.token, spec = excluded.spec, image_stream = excluded.image_stream,
+            deleted = excluded.deleted, next_id = excluded.next_id,
+            barred_version = excluded.barred_version, held = excluded.held,
+            start_requested = excluded.start_requested, wake_at = excluded.wake_at
+        """,
+        fleet.spec.scale_set,
+        token,
+        fleet.spec.model_dump_json(),
+        "/".join(fleet.spec.image.stream),
+        fleet.deleted,
+        fleet.next_id,
+        fleet.barred_version,
+        json.dumps(held) if held else None,
+        fleet.start_requested,
+        wake_at,
+    )
+
+
+async def _save_upgrade(
+    connection: Connection, scale_set: str, before: Upgrade | None, after: Upgrade
+) -> None:
+    if before is after:
+        return
+    await connection.execute(
+        _upsert("upgrades", rows.UPGRADE_COLUMNS, ("id",)),
+        json.dumps([rows.upgrade_row(scale_set, after)]),
+    )
+    known = before.members if before is not None and before.id == after.id else {}
+    changed = [m for id, m in after.members.items() if known.get(id) is not m]
+    if changed:
+        await connection.execute(
+            _upsert("upgrade_results", rows.MEMBER_COLUMNS, ("upgrade_id", "id")),
+            json.dumps([rows.member_row(after.id, member) for member in changed]),
+        )
+    gone = [id for id in known if id not in after.members]
+    if gone:
+        await connection.execute(
+            "DELETE FROM upgrade_results WHERE upgrade_id = $1 AND id = ANY($2::text[])",
+            UUID(after.id),
+            gone,
+        )
+
+
+async def _save_batches(connection: Connection, decided: Sequence[e.Event], now: datetime) -> None:
+    for event in decided:
+        match event:
+            case e.BatchStarted():
+                await connection.execute(
+                    """
+                    INSERT INTO batches (upgrade_id, number, size, started_at, reason)
+                    VALUES ($1, $2, $3, $4, $5)
+                    """,
+                    UUID(event.upgrade_id),
+                    event.batch,
+                    len(event.instance_ids),
+                    now,
+                    event.reason,
+                )
+            case e.BatchCompleted():
+                await connection.execute(
+                    """
+                    UPDATE batches SET ended_at = $3, succeeded = $4, failed = $5
+                    WHERE upgrade_id = $1 AND number = $2
+                    """,
+                    UUID(event.upgrade_id),
+                    event.batch,
+                    now,
+                    event.succeeded,
+                    event.failed,
+                )
+
+
+def _upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
+    names = ", ".join(columns)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    return (
+        f"INSERT INTO {table} ({names}) SELECT {names}"
+        f" FROM jsonb_populate_recordset(NULL::{table}, $1::jsonb)"
+        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"
+    )
