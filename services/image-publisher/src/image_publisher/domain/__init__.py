@@ -1,0 +1,1 @@
+"""What a feed offers, and what follows from it: pure functions, time is an argument."""
