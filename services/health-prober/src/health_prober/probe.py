@@ -4,6 +4,7 @@ A kept connection would hide a listener that died, so none is kept.
 """
 
 import asyncio
+import os
 
 import aiohttp
 from rollcall_contracts.events import ProbeTarget
@@ -81,6 +82,6 @@ def url_of(probe: Probe, target: ProbeTarget) -> str:
 
 def _short(error: Exception) -> str:
     """Return an error in one line: the system's own words where there are some."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    text = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
-    return (text or type(error).__name__)[:200]
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio words it differently than uvloop
+    return (str(error) or type(error).__name__).partition("\n")[0][:200]

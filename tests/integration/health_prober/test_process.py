@@ -1,0 +1,94 @@
+"""The prober as a process on a real broker: a lease outlives the prober that held it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aio_pika
+from rollcall_contracts.events import Event, InstanceHealthy, ProbeRequested, ProbeTarget, parse
+from rollcall_contracts.model import Probe
+from rollcall_kit.broker import EXCHANGE
+from rollcall_testing import eventually
+
+SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+
+
+@contextmanager
+def prober(amqp_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a prober; kill it afterwards."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "health_prober"],
+            env={**os.environ, "ROLLCALL_AMQP_URL": amqp_url, "ROLLCALL_LOG_FORMAT": "json"},
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def healthy_application() -> AsyncIterator[int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def connected(log: Path) -> bool:
+    return "broker_connected" in log.read_text()
+
+
+async def test_a_second_prober_takes_over_the_lease_of_one_that_was_killed(
+    amqp_url: str, tmp_path: Path
+) -> None:
+    connection = await aio_pika.connect(amqp_url)
+    async with connection, healthy_application() as port:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(
+            EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True
+        )
+        reports = await channel.declare_queue(exclusive=True)
+        await reports.bind(exchange, "report.#")
+
+        async def next_report() -> Event | None:
+            message = await reports.get(no_ack=True, fail=False)
+            return None if message is None else parse(message.body)
+
+        with prober(amqp_url, tmp_path / "first.log") as first:
+            await eventually(lambda: connected(tmp_path / "first.log"), 30)
+            request = ProbeRequested(
+                scale_set=SET,
+                probe=Probe(protocol="Http", port=80, request_path="/", interval=0.5),
+                targets=(
+                    ProbeTarget(
+                        instance_id="4", attempt=2, lease=9, address="127.0.0.1", port=port
+                    ),
+                ),
+                until=datetime.now(UTC) + timedelta(seconds=60),
+            )
+            await exchange.publish(
+                aio_pika.Message(request.model_dump_json().encode()), request.type
+            )
+            seen = await eventually(next_report, 10)
+            assert isinstance(seen, InstanceHealthy)
+
+            with prober(amqp_url, tmp_path / "second.log") as second:
+                await eventually(lambda: connected(tmp_path / "second.log"), 30)
+                first.send_signal(signal.SIGKILL)
+                assert await eventually(next_report, 20) == seen
+                second.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(second.wait, 10) == 0
+    assert "error" not in (tmp_path / "second.log").read_text().lower()

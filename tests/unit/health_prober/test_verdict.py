@@ -1,0 +1,87 @@
+"""Thresholds, and what is worth a report."""
+
+import itertools
+
+import pytest
+from health_prober.domain.verdict import Standing, judge, opening
+from hypothesis import given
+from hypothesis import strategies as st
+from rollcall_contracts.model import Health
+
+H, U, I, X = Health.HEALTHY, Health.UNHEALTHY, Health.INITIALIZING, Health.UNKNOWN  # noqa: E741 (a table of states)
+
+
+def reports(known: Health, results: list[Health], threshold: int) -> list[Health | None]:
+    """Fold results; return what was reported after each."""
+    standing, told = opening(known), []
+    for result in results:
+        standing, verdict = judge(standing, result, threshold)
+        told.append(verdict)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("known", "threshold", "results", "expected"),
+    [
+        # nobody knows yet: as many equal results as the threshold says
+        (X, 1, [H], [H]),
+        (X, 1, [U], [U]),
+        (X, 2, [H, H], [None, H]),
+        (X, 2, [H, U, H, H], [None, None, None, H]),
+        (X, 3, [X, X, X], [None, None, X]),
+        # known: one agreeing result confirms it at once, another health needs the threshold
+        (H, 3, [H], [H]),
+        (U, 3, [U, U], [U, None]),
+        (H, 2, [U, U], [None, U]),
+        (H, 2, [U, H], [None, H]),
+        (I, 2, [I, H, H], [I, None, H]),
+        # changes only, after the first
+        (H, 1, [H, H, U, U, H], [H, None, U, None, H]),
+        # an interrupted streak starts again
+        (H, 3, [H, U, U, H, U, U, U], [H, None, None, None, None, None, U]),
+        (H, 2, [H, U, I, U, I, I], [H, None, None, None, None, I]),
+    ],
+)
+def test_table(
+    known: Health, threshold: int, results: list[Health], expected: list[Health | None]
+) -> None:
+    assert reports(known, results, threshold) == expected
+
+
+healths = st.sampled_from(list(Health))
+
+
+@given(healths, st.lists(healths, max_size=60), st.integers(1, 24))
+def test_no_two_reports_in_a_row_are_equal(
+    known: Health, results: list[Health], threshold: int
+) -> None:
+    told = [verdict for verdict in reports(known, results, threshold) if verdict is not None]
+    assert all(first is not second for first, second in itertools.pairwise(told))
+
+
+@given(healths, st.lists(healths, max_size=60), st.integers(1, 24))
+def test_a_report_that_changes_the_verdict_ends_a_full_streak(
+    known: Health, results: list[Health], threshold: int
+) -> None:
+    standing = opening(known)
+    for at, result in enumerate(results):
+        before = standing.health
+        standing, verdict = judge(standing, result, threshold)
+        if verdict is not None and verdict is not before:
+            assert results[at + 1 - threshold : at + 1] == [verdict] * threshold
+
+
+@given(healths, healths, st.lists(healths, max_size=30), st.integers(1, 24))
+def test_a_threshold_of_equal_results_always_settles(
+    known: Health, last: Health, results: list[Health], threshold: int
+) -> None:
+    standing = opening(known)
+    for result in [*results, *[last] * threshold]:
+        standing, _ = judge(standing, result, threshold)
+    assert standing.health is last
+    assert standing.reported
+
+
+def test_the_streak_is_not_kept_after_a_verdict() -> None:
+    standing, _ = judge(Standing(health=Health.HEALTHY), Health.UNHEALTHY, 1)
+    assert (standing.candidate, standing.streak) == (None, 0)
