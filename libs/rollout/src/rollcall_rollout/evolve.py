@@ -86,6 +86,8 @@ def _apply_upgrade(draft: Draft, event: e.Event, now: datetime) -> None:
             draft.put_upgrade(batch_open=False, paused_since=now)
         case e.UpgradeCompleted():
             draft.end_upgrade(status=UpgradeStatus.COMPLETED, ended_at=now, reason=event.reason)
+            if any(m.state is not MemberState.SUCCEEDED for m in upgrade.members.values()):
+                draft.put(barred_version=barred)  # or those put back would be tried for ever
         case e.UpgradeFaulted():
             draft.end_upgrade(
                 status=UpgradeStatus.FAULTED, ended_at=now, error=event.error, reason=event.reason

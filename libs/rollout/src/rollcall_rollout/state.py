@@ -142,7 +142,7 @@ class Fleet:
     hosts: tuple[str, ...] = ()  # whose agents answer
     next_id: int = 0
     deleted: bool = False
-    barred_version: str | None = None  # ended Faulted or Cancelled: not tried again by itself
+    barred_version: str | None = None  # did not succeed everywhere: not tried again by itself
     held: tuple[str, Failure] | None = None  # version that would start, and why it does not
     start_requested: bool = False
 

@@ -97,7 +97,7 @@ async def postpone(connection: Connection, scale_set: str, until: datetime) -> N
     )
 
 
-async def lock(connection: Connection, scale_set: str, cache: Cache, now: datetime) -> Fleet | None:
+async def lock(connection: Connection, scale_set: str, cache: Cache) -> Fleet | None:
     """Lock a set until the transaction ends, and return its state; None when it is not known."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", scale_set)
     row = await connection.fetchrow("SELECT * FROM fleets WHERE scale_set = $1", scale_set)
