@@ -61,6 +61,7 @@ class PostgresServer(Server):
         private_folder(self.folder, 0o711 if os.geteuid() == 0 else 0o700)
         self.password = kept_secret(self.folder / "password", secrets.token_urlsafe(18))
         if (self.folder / "made").exists():
+            self.await_predecessor(self.data / "postmaster.pid")
             return
         shutil.rmtree(self.data, ignore_errors=True)  # of an initdb that was interrupted
         self.data.mkdir(mode=0o700)
@@ -119,7 +120,7 @@ class PostgresServer(Server):
     async def stop(self) -> None:
         """Stop the server: connections are cut, committed work is kept."""
         if self.process is not None:
-            await terminate(self.process, patience=8, stop_signal=signal.SIGINT)
+            await terminate(self.process, patience=6, stop_signal=signal.SIGINT)
             self.process = None
 
     def _check_reachable(self) -> None:

@@ -13,7 +13,8 @@ from random import SystemRandom
 _random = SystemRandom()
 
 LOOPBACK = "127.0.0.1"
-LOWEST_PORT = 20000
+INSTANCE_PORTS = range(20000, 30000)  # the agents give these to their instances
+LOWEST_PORT = INSTANCE_PORTS.stop
 
 
 class EmbeddedError(Exception):

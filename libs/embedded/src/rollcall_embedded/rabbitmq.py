@@ -1,6 +1,5 @@
 """A private RabbitMQ from the distribution's package: own folder, own ports, own epmd."""
 
-import asyncio
 import json
 import os
 import secrets
@@ -18,7 +17,6 @@ from rollcall_embedded.process import (
     LOOPBACK,
     EmbeddedError,
     accepts,
-    alive_in,
     free_port,
     kept_secret,
     private_folder,
@@ -128,7 +126,7 @@ class RabbitServer(Server):
         (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
         (self.folder / "advanced.config").write_text("[].\n")
         write_private(self.folder / "definitions.json", json.dumps(self.definitions()))
-        self._await_predecessor()
+        self.await_predecessor(self.folder / "server.pid")
 
     def definitions(self) -> dict[str, Any]:
         """Return what the server imports at every start."""
@@ -169,7 +167,7 @@ class RabbitServer(Server):
         if self.process is not None:
             if self.throwaway:
                 self.process.kill()
-            await terminate(self.process, patience=12)
+            await terminate(self.process, patience=6)
             self.process = None
         if self._epmd is not None:
             await terminate(self._epmd, patience=2)
@@ -215,24 +213,3 @@ class RabbitServer(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK_ONLY,
             "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK_ONLY,
         }
-
-    def _await_predecessor(self) -> None:
-        """Wait for the server of a parent that was killed: the kernel has told it to stop."""
-        try:
-            pid = int((self.folder / "server.pid").read_text())
-        except (OSError, ValueError):
-            return
-        deadline = time.monotonic() + 20
-        while alive_in(pid, self.folder):
-            if time.monotonic() > deadline:
-                raise EmbeddedError(f"another RabbitMQ (pid {pid}) runs in {self.folder}")
-            time.sleep(0.1)
-
-
-async def start_both(postgres: Server, rabbit: Server) -> None:
-    """Start the two side by side; when one fails, the other is stopped."""
-    results = await asyncio.gather(postgres.start(), rabbit.start(), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            await asyncio.gather(postgres.stop(), rabbit.stop())
-            raise result

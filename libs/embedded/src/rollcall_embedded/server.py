@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
-from rollcall_embedded.process import EmbeddedError, tail
+from rollcall_embedded.process import EmbeddedError, alive_in, tail
+from rollcall_embedded.together import together
 
 ATTEMPTS = 4  # on other ports each time
 
@@ -66,6 +67,21 @@ class Server(ABC):
             await asyncio.sleep(0.05)
         return False
 
+    def await_predecessor(self, pid_file: Path) -> None:
+        """Wait for the server of a parent that was killed: the kernel has told it to stop.
+
+        Raises EmbeddedError when it is still there after 20 seconds.
+        """
+        try:
+            pid = int(pid_file.read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return
+        deadline = time.monotonic() + 20
+        while alive_in(pid, self.folder):
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"another {self.name} (pid {pid}) runs in {self.folder}")
+            time.sleep(0.1)
+
     @property
     def is_running(self) -> bool:
         """Say whether the process lives."""
@@ -77,3 +93,13 @@ class Server(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+async def start_together(*servers: Server) -> None:
+    """Start servers side by side; when one fails, all are stopped."""
+    try:
+        await together(*(server.start() for server in servers))
+    except BaseException:
+        for server in servers:
+            await server.stop()
+        raise

@@ -20,7 +20,8 @@ import asyncpg
 import docker  # type: ignore[import-untyped]  # it ships no types
 from rollcall_embedded.packages import ensure_packages
 from rollcall_embedded.postgres import PostgresServer
-from rollcall_embedded.rabbitmq import RabbitServer, start_both
+from rollcall_embedded.rabbitmq import RabbitServer
+from rollcall_embedded.server import start_together
 
 from rollcall_testing.rabbit_admin import RabbitAdmin
 
@@ -99,7 +100,7 @@ def _embedded() -> Iterator[Backing]:
         async def stop() -> None:
             await asyncio.gather(postgres.stop(), rabbit.stop())
 
-        run_sync(start_both(postgres, rabbit))
+        run_sync(start_together(postgres, rabbit))
         try:
             yield Backing(
                 kind="embedded",

@@ -1,0 +1,35 @@
+"""The `rollcall` command."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from rollcall_cli.up import up
+
+app = typer.Typer(
+    name="rollcall",
+    help="Automatic OS image upgrades for fleets of instances on your own hosts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(up)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"rollcall {version('rollcall-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def rollcall(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Automatic OS image upgrades for fleets of instances on your own hosts."""
