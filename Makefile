@@ -1,0 +1,66 @@
+# Rollcall: what to run while working on it and with it. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+MANIFESTS := pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+SOURCES = $(wildcard libs/*/src services/*/src tests examples benchmarks)
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+ARGS ?=
+# The tests that need a Docker engine run where one answers.
+MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
+
+.PHONY: help install check format test integration e2e demo up bench golden compose-up compose-down clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+install: $(STAMP) ## install Rollcall and its tools into .venv
+
+$(STAMP): $(MANIFESTS) deploy/install
+	@deploy/install
+	@touch $@
+
+check: install ## format, lint, imports, types and unit tests: under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/pytest -q tests/unit
+
+format: install ## format the code, and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install ## every test: unit, integration, end to end; with a Docker engine compose too
+	$(BIN)/pytest -m "$(MARKS)" tests $(ARGS)
+
+integration: install ## the tests against real Postgres, RabbitMQ, processes and files
+	$(BIN)/pytest tests/integration $(ARGS)
+
+e2e: install ## the tests of the whole stack
+	$(BIN)/pytest -m "$(MARKS)" tests/e2e $(ARGS)
+
+demo: install ## two upgrades of ten instances on this machine, one good and one bad
+	@$(BIN)/rollcall demo $(ARGS)
+
+up: install ## the whole stack on this machine, until Ctrl-C (ARGS="--config FILE")
+	@$(BIN)/rollcall up $(ARGS)
+
+bench: install ## measure: overhead of a rollout, rate of the control plane
+	$(BIN)/python -m benchmarks $(ARGS)
+
+golden: install ## write the generated event schemas anew, after an intended change
+	$(BIN)/python -m rollcall_contracts.schemas docs/events
+
+compose-up: ## build and start the stack with Docker
+	deploy/init
+	$(COMPOSE) up --build --detach $(ARGS)
+
+compose-down: ## stop the stack of compose-up; its data stays in volumes
+	$(COMPOSE) down $(ARGS)
+
+clean: ## remove what install made
+	rm -rf .venv .venv-tools
