@@ -1,0 +1,129 @@
+"""What the agent is made of."""
+
+import fcntl
+import os
+from functools import partial
+
+from rollcall_contracts.events import (
+    ImageFetchRequested,
+    InstancesCommitRequested,
+    InstancesCreateRequested,
+    InstancesDeleteRequested,
+    InstancesRestoreRequested,
+    InstancesUpgradeRequested,
+    event_type,
+)
+from rollcall_kit.broker import QueueSpec
+from rollcall_kit.consume import TaskConsumer
+from rollcall_kit.service import Service
+
+from instance_agent import handlers
+from instance_agent.driver import Driver, Options, load_driver
+from instance_agent.host import Host
+from instance_agent.images import ImageCache
+from instance_agent.journal import Journal
+from instance_agent.provisioning import Provisioner
+from instance_agent.settings import Settings
+
+REQUESTS = (
+    InstancesCreateRequested,
+    InstancesUpgradeRequested,
+    InstancesRestoreRequested,
+    InstancesCommitRequested,
+    InstancesDeleteRequested,
+    ImageFetchRequested,
+)
+
+
+class StateFolderTaken(RuntimeError):
+    """Another agent works in the state folder."""
+
+
+def build(settings: Settings) -> Service:
+    """Return the agent of one host. Raises StateFolderTaken, DriverNotFound."""
+    claim(settings)
+    host = build_host(settings)
+    return Service(
+        name="instance-agent",
+        consumers=[
+            TaskConsumer(
+                queue=QueueSpec(
+                    name=f"instance-agent.{settings.host}",
+                    bindings=tuple(f"{event_type(cls)}.{settings.host}" for cls in REQUESTS),
+                ),
+                handle=partial(handlers.handle, host=host),
+            )
+        ],
+        background=[
+            partial(
+                handlers.heartbeat,
+                host=settings.host,
+                driver=host.driver.name,
+                interval=settings.heartbeat_interval,
+            ),
+            partial(handlers.watch_power, host=host, interval=settings.heartbeat_interval),
+        ],
+    )
+
+
+def build_host(settings: Settings) -> Host:
+    """Return the host's work with what it needs, made from the settings."""
+    driver = build_driver(settings)
+    scratch = settings.state_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Host(
+        driver=driver,
+        journal=open_journal(settings),
+        images=ImageCache(
+            settings.state_dir / "cache",
+            driver.import_image,
+            max_bytes=settings.max_image_bytes,
+            timeout=settings.download_timeout,
+            keep=settings.cached_images,
+        ),
+        provisioner=Provisioner(
+            driver=driver,
+            secrets_key=settings.secrets_key,
+            custom_data_timeout=settings.custom_data_timeout,
+            download_timeout=settings.download_timeout,
+            max_download_bytes=settings.max_download_bytes,
+            scratch=scratch,
+        ),
+        concurrency=settings.concurrency,
+    )
+
+
+def build_driver(settings: Settings) -> Driver:
+    """Return the driver that the settings name."""
+    return load_driver(
+        settings.driver,
+        Options(
+            folder=settings.state_dir / "instances",
+            host=settings.host,
+            address=settings.instance_address,
+            ports=settings.ports,
+            stop_grace=settings.stop_grace,
+            start_settle=settings.start_settle,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
+        ),
+    )
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Return the journal of the state folder."""
+    return Journal(settings.state_dir / "journal.sqlite")
+
+
+def claim(settings: Settings) -> None:
+    """Take the state folder for this process, until it ends however it ends."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # Not inherited by instances, and deliberately never closed: the lock goes with the process.
+    descriptor = os.open(settings.state_dir / "agent.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StateFolderTaken(
+            f"another agent works in {settings.state_dir}: give each one a ROLLCALL_STATE_DIR of "
+            "its own"
+        ) from error

@@ -1,0 +1,289 @@
+"""What the journal knows of one instance, and every way in which that changes.
+
+An operation is a plan: steps in a fixed order. After each step the record is saved, so that after
+kill -9 the same request goes on with the first step that is not known to be done. A step may then
+be done a second time; drivers make that harmless.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
+
+from rollcall_contracts.events import (
+    Event,
+    InstanceCreated,
+    InstanceFailed,
+    InstanceRestored,
+    InstanceUpgraded,
+)
+from rollcall_contracts.model import Failure, FailureCode, Power
+
+
+class Operation(StrEnum):
+    """What can be asked for one instance, apart from commit, which is done in one step."""
+
+    CREATE = "create"
+    UPGRADE = "upgrade"
+    RESTORE = "restore"
+    DELETE = "delete"
+
+
+class Step(StrEnum):
+    """What is known to be done."""
+
+    BEGUN = "begun"  # the request was read; the instance is as it was
+    PREPARED = "prepared"  # the new OS disk lies ready beside the old one, which still runs
+    STOPPED = "stopped"  # the instance does not run
+    SWAPPED = "swapped"  # the new OS disk is in place
+    STARTED = "started"  # it was started from it
+    CUSTOMIZED = "customized"  # the custom-data script has run
+    EXTENDED = "extended"  # all extensions have run
+    DONE = "done"  # the report is written down, and is given again when asked again
+
+
+_NEW_DISK = (
+    Step.PREPARED,
+    Step.STOPPED,
+    Step.SWAPPED,
+    Step.STARTED,
+    Step.CUSTOMIZED,
+    Step.EXTENDED,
+)
+
+PLANS: Mapping[Operation, tuple[Step, ...]] = {
+    Operation.CREATE: _NEW_DISK,
+    Operation.UPGRADE: _NEW_DISK,
+    # Scripts ran on this disk already (M43).
+    Operation.RESTORE: (Step.STOPPED, Step.SWAPPED, Step.STARTED),
+    Operation.DELETE: (Step.STOPPED,),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """One OS disk of an instance; its name is unique within the instance."""
+
+    name: str
+    version: str  # of the image it was made from
+    generation: int  # of the model whose scripts run on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One instance as the journal knows it."""
+
+    scale_set: str
+    instance_id: str
+    attempt: int
+    operation: Operation
+    step: Step = Step.BEGUN
+    extensions_done: int = 0
+    disk: Disk | None = None  # in place
+    previous: Disk | None = None  # kept until the new one is confirmed
+    target: Disk | None = None  # to be put in place by the running operation
+    swaps: int = 0  # how often the OS disk in place changed; counted once per operation
+    should_run: bool = False
+    power: Power = Power.RUNNING  # as last told to the control plane
+    address: str = ""
+    port: int = 0
+    report: InstanceCreated | InstanceUpgraded | InstanceRestored | InstanceFailed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked for one instance."""
+
+    scale_set: str
+    instance_id: str
+    attempt: int
+    operation: Operation
+    version: str = ""  # of the image, where a new OS disk is asked for
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """The order is of an older attempt than one already known: nothing to do, nothing to say."""
+
+    known: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The order was carried out before: the same report is given again."""
+
+    report: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The order cannot be carried out here."""
+
+    failure: Failure
+
+
+Decision = Record | Stale | Answered | Refused
+
+
+def begin(record: Record | None, order: Order) -> Decision:
+    """Say what an order means for an instance: a record to work on, or why there is none.
+
+    Deleting what is not there is decided by the caller, who has no record to work on.
+    """
+    if record is None:
+        if order.operation is not Operation.CREATE:
+            return Refused(failure=_unknown(order))
+        record = Record(
+            scale_set=order.scale_set,
+            instance_id=order.instance_id,
+            attempt=order.attempt,
+            operation=order.operation,
+        )
+        return replace(record, target=_new_disk(order))
+    if order.attempt < record.attempt:
+        return Stale(known=record.attempt)
+    if order.attempt == record.attempt and order.operation is record.operation:
+        return record if record.report is None else Answered(report=record.report)
+    return _next_operation(record, order)
+
+
+def _next_operation(record: Record, order: Order) -> Record | Refused:
+    begun = replace(
+        record,
+        attempt=order.attempt,
+        operation=order.operation,
+        step=Step.BEGUN,
+        extensions_done=0,
+        report=None,
+    )
+    match order.operation:
+        case Operation.CREATE | Operation.UPGRADE:
+            return replace(begun, target=_new_disk(order))
+        case Operation.RESTORE:
+            return _restore(record, begun)
+        case Operation.DELETE:
+            return replace(begun, target=None, should_run=False)
+        case _:
+            assert_never(order.operation)
+
+
+def _restore(record: Record, begun: Record) -> Record | Refused:
+    if record.previous is not None:
+        return replace(begun, target=record.previous)
+    never_swapped = record.operation is Operation.UPGRADE and record.disk != record.target
+    restored = record.operation is Operation.RESTORE
+    if record.disk is not None and (never_swapped or restored):
+        return replace(begun, target=record.disk)  # the previous OS disk is still, or again, there
+    return Refused(
+        failure=Failure(
+            code=FailureCode.DRIVER,
+            message="there is no previous OS disk to put back: it was confirmed, or never existed",
+            target=record.instance_id,
+        )
+    )
+
+
+def remaining(record: Record) -> tuple[Step, ...]:
+    """Return the steps still to do, in their order."""
+    plan = PLANS[record.operation]
+    if record.step is Step.DONE:
+        return ()
+    return plan if record.step is Step.BEGUN else plan[plan.index(record.step) + 1 :]
+
+
+def advance(record: Record, step: Step) -> Record:
+    """Return the record after `step` was done."""
+    record = replace(record, step=step)
+    match step:
+        case Step.SWAPPED:
+            return _swapped(record)
+        case Step.STARTED:
+            return replace(record, power=Power.RUNNING)
+        case _:
+            return record
+
+
+def _swapped(record: Record) -> Record:
+    if record.disk == record.target:
+        return replace(record, previous=None, should_run=True)
+    # A disk that was never confirmed does not become the one to go back to: the last confirmed
+    # one stays it (a second upgrade after a failed one, M41).
+    previous = record.previous or record.disk
+    return replace(
+        record,
+        disk=record.target,
+        previous=previous if record.operation is Operation.UPGRADE else None,
+        swaps=record.swaps + 1,
+        should_run=True,
+    )
+
+
+def commit(record: Record, attempt: int) -> Record | Stale:
+    """Return the record without its previous disk: health is confirmed (M06)."""
+    if attempt < record.attempt:
+        return Stale(known=record.attempt)
+    return replace(record, attempt=attempt, previous=None)
+
+
+def succeed(record: Record) -> Record:
+    """Return the record with the report of a complete operation."""
+    if record.disk is None:
+        raise ValueError(f"{record.instance_id}: an operation cannot end without an OS disk")
+    match record.operation:
+        case Operation.CREATE:
+            cls: type[InstanceCreated | InstanceUpgraded | InstanceRestored] = InstanceCreated
+        case Operation.UPGRADE:
+            cls = InstanceUpgraded
+        case Operation.RESTORE:
+            cls = InstanceRestored
+        case Operation.DELETE:
+            raise ValueError(f"{record.instance_id}: a deleted instance has no record")
+        case _:
+            assert_never(record.operation)
+    report = cls(
+        scale_set=record.scale_set,
+        instance_id=record.instance_id,
+        attempt=record.attempt,
+        version=record.disk.version,
+        generation=record.disk.generation,
+        address=record.address,
+        port=record.port,
+    )
+    return replace(record, step=Step.DONE, report=report)
+
+
+def fail(record: Record, failure: Failure) -> Record:
+    """Return the record with the report of an operation that did not succeed."""
+    report = InstanceFailed(
+        scale_set=record.scale_set,
+        instance_id=record.instance_id,
+        attempt=record.attempt,
+        error=failure,
+        version=record.disk.version if record.disk else None,
+    )
+    return replace(record, step=Step.DONE, report=report)
+
+
+def kept_disks(record: Record) -> frozenset[str]:
+    """Return the names of the OS disks that must not be dropped once the operation is over."""
+    return frozenset(disk.name for disk in (record.disk, record.previous) if disk is not None)
+
+
+def _new_disk(order: Order) -> Disk:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", order.version)[:80]
+    return Disk(
+        name=f"{order.attempt:06d}-{name}", version=order.version, generation=order.generation
+    )
+
+
+def _unknown(order: Order) -> Failure:
+    return Failure(
+        code=FailureCode.DRIVER,
+        message=(
+            f"this host holds no instance {order.instance_id}: its agent's state folder was lost "
+            "or the instance was made on another host; delete it and let a new one be made"
+        ),
+        target=order.instance_id,
+    )

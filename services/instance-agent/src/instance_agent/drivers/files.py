@@ -1,0 +1,156 @@
+"""The folders of one process instance, and the few small files that must change at once."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from instance_agent.drivers.procfs import Process
+
+_BOOT_LOGS = 10
+_TAIL = 2048  # bytes of output in a failure's message
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where an instance's things are."""
+
+    top: Path
+
+    @property
+    def disks(self) -> Path:
+        """Return where the OS disks lie, each a folder under its name."""
+        return self.top / "disks"
+
+    @property
+    def os(self) -> Path:
+        """Return the link to the OS disk in place: to change it is to swap."""
+        return self.top / "os"
+
+    @property
+    def logs(self) -> Path:
+        """Return where the output of each boot and script goes."""
+        return self.top / "logs"
+
+    def data(self, lun: int) -> Path:
+        """Return a data disk."""
+        return self.top / "data" / str(lun)
+
+    def make(self, data_disks: tuple[int, ...]) -> None:
+        """Make what is missing; what is there stays as it is (M06)."""
+        for folder in (self.disks, self.logs, *map(self.data, {0, *data_disks})):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def current(self) -> str | None:
+        """Return the name of the OS disk in place."""
+        try:
+            return Path(os.readlink(self.os)).name
+        except FileNotFoundError:
+            return None
+
+    def point_to(self, disk: str) -> None:
+        """Put an OS disk in place: one rename, so it is done or not."""
+        fresh = self.top / "os.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path("disks") / disk)
+        fresh.rename(self.os)
+
+    def port(self) -> int | None:
+        """Return the instance's port, if it has one yet."""
+        kept = _read(self.top / "identity.json")
+        return None if kept is None else int(kept["port"])
+
+    def keep_port(self, port: int) -> None:
+        """Write the port down for ever."""
+        _write(self.top / "identity.json", {"port": port})
+
+    def process(self) -> Process | None:
+        """Return the process that was started last, if it was not stopped; it may be dead."""
+        kept = _read(self.top / "process.json")
+        return None if kept is None else Process(**kept)
+
+    def keep_process(self, process: Process | None) -> None:
+        """Write down which process is the instance, or that none is."""
+        if process is None:
+            (self.top / "process.json").unlink(missing_ok=True)
+        else:
+            _write(self.top / "process.json", asdict(process))
+
+    def boot_logs(self) -> list[Path]:
+        """Return the logs of boots, oldest first."""
+        return sorted(self.logs.glob("boot-*.log"))
+
+    def next_boot_log(self) -> Path:
+        """Return a name for the next boot's log, and drop the oldest ones."""
+        logs = self.boot_logs()
+        for old in logs[: -_BOOT_LOGS + 1]:
+            old.unlink()
+        number = int(logs[-1].stem.removeprefix("boot-")) + 1 if logs else 1
+        return self.logs / f"boot-{number:06d}.log"
+
+
+def build_disk(image: Path, disk: Path) -> None:
+    """Copy an image's folder; hard links would let an instance write into the image."""
+    if disk.is_dir():
+        return
+    part = disk.with_name(f".{disk.name}.part")
+    if part.exists():  # of a copy that was killed
+        shutil.rmtree(part)
+    shutil.copytree(image, part, symlinks=True)
+    part.rename(disk)
+
+
+def drop(folder: Path) -> None:
+    """Remove a folder, also one with folders in it that may not be written to."""
+    if not folder.exists():
+        return
+    doomed = folder.with_name(f".{folder.name}.gone")  # never half a disk under its name
+    if not folder.name.startswith("."):
+        if doomed.exists():
+            _remove(doomed)
+        folder.rename(doomed)
+    else:
+        doomed = folder
+    _remove(doomed)
+
+
+def _remove(folder: Path) -> None:
+    for parent, _, _ in os.walk(folder):
+        os.chmod(parent, 0o700)
+    shutil.rmtree(folder)
+
+
+def bring(own: Path, files: dict[str, Path]) -> None:
+    """Put a script's files into its own folder on the OS disk."""
+    if own.exists():
+        shutil.rmtree(own)
+    own.mkdir(parents=True, mode=0o700)
+    for name, source in files.items():
+        shutil.copyfile(source, own / name)
+        (own / name).chmod(0o700)
+
+
+def tail(path: Path) -> str:
+    """Return the last of a text file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return value
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(value))
+    fresh.rename(path)

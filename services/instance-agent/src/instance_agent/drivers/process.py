@@ -1,0 +1,290 @@
+"""The embedded default: an instance is a process group, its disks are folders.
+
+The process is its own session's leader, is told nothing of the agent, and outlives it. Which
+process it is stands in a file, with its start time, so a later agent can tell it from another.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import structlog
+from rollcall_contracts.model import FailureCode
+
+from instance_agent import archive
+from instance_agent.domain.record import Disk
+from instance_agent.driver import (
+    Endpoint,
+    InstanceRef,
+    Observation,
+    Options,
+    Script,
+    ScriptResult,
+)
+from instance_agent.drivers import procfs
+from instance_agent.drivers.files import Folders, bring, build_disk, drop, tail
+from instance_agent.drivers.ports import Ports
+from instance_agent.drivers.procfs import Process
+from instance_agent.failures import OperationFailed
+
+log = structlog.get_logger()
+
+SCRIPTS = ".rollcall"  # on the OS disk: what scripts brought with them
+
+
+class _Detached(subprocess.Popen[bytes]):
+    """A child that is meant to outlive this object, and is reaped by `procfs.reap`."""
+
+    def __del__(self) -> None:
+        """Not warn that it still runs."""
+
+
+class ProcessDriver:
+    """See `instance_agent.driver.Driver`."""
+
+    name = "process"
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._top = options.folder
+        self._top.mkdir(parents=True, exist_ok=True)
+        for doomed in self._top.glob(".*.gone"):  # of a deletion that was killed
+            drop(doomed)
+        self._ports = Ports(
+            options.ports,
+            options.address,
+            options.host,
+            {
+                port
+                for folder in self._top.iterdir()
+                if (port := Folders(folder).port()) is not None
+            },
+        )
+        # Copying waits for the disk more than for a core.
+        self._copies = ThreadPoolExecutor(
+            max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="copy"
+        )
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Find what an agent before this one started and had no time to write down.
+
+        An instance is kept. A script is ended: it will be run again.
+        """
+        for process, values in procfs.leaders_with("ROLLCALL_DATA_DIR"):
+            folders = Folders(Path(values["ROLLCALL_DATA_DIR"]).parent.parent)
+            if folders.top.parent != self._top.resolve():
+                continue
+            if "ROLLCALL_SCRIPT" in values:
+                procfs.signal_group(process, signal.SIGKILL)
+                log.info("script_ended", instance=folders.top.name, pid=process.pid)
+            elif folders.process() is None:  # one that died by itself still stands there
+                folders.keep_process(process)
+                log.info("process_adopted", instance=folders.top.name, pid=process.pid)
+
+    def _folders(self, ref: InstanceRef) -> Folders:
+        return Folders(self._top.resolve() / ref.key)
+
+    async def _in_pool(self, work: Callable[[], None]) -> None:
+        """Do work on files in a thread; when cancelled, not before the thread is done with them."""
+        future = asyncio.get_running_loop().run_in_executor(self._copies, work)
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    async def import_image(self, file: Path, folder: Path) -> None:
+        """Unpack the tar.gz."""
+        limit = self._options.max_unpacked_bytes
+        await self._in_pool(lambda: archive.unpack(file, folder, max_bytes=limit))
+
+    async def prepare(
+        self, ref: InstanceRef, disk: Disk, image: Path, data_disks: tuple[int, ...]
+    ) -> None:
+        """Copy the image's folder."""
+        folders = self._folders(ref)
+        folders.make(data_disks)
+        self._port(ref)
+        await self._in_pool(lambda: build_disk(image, folders.disks / disk.name))
+
+    def _port(self, ref: InstanceRef) -> int:
+        folders = self._folders(ref)
+        port = folders.port()
+        if port is None:
+            port = self._ports.take()
+            folders.keep_port(port)
+        return port
+
+    async def stop(self, ref: InstanceRef) -> None:
+        """Send SIGTERM to the process group, then SIGKILL."""
+        folders = self._folders(ref)
+        process = folders.process()
+        if process is None:
+            return
+        if procfs.is_alive(process):
+            await procfs.stop_group(process, self._options.stop_grace)
+        else:
+            procfs.reap(process)
+            await asyncio.to_thread(self._end_orphans, folders, process)
+        folders.keep_process(None)
+
+    def _end_orphans(self, folders: Folders, process: Process) -> None:
+        """End what an instance that died by itself has left: it may hold the port."""
+        place = str(folders.data(0))
+        for orphan in procfs.members(process.pid, "ROLLCALL_DATA_DIR", place):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan.pid, signal.SIGKILL)
+
+    async def swap(self, ref: InstanceRef, old: str | None, new: str) -> None:
+        """Change where the link `os` points."""
+        folders = self._folders(ref)
+        current = folders.current()
+        if current == new:
+            return
+        if current != old:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"OS disk {current} is in place where {old} was expected; nothing was changed",
+                ref.instance_id,
+            )
+        if not (folders.disks / new).is_dir():
+            raise OperationFailed(
+                FailureCode.DRIVER, f"OS disk {new} does not exist", ref.instance_id
+            )
+        folders.point_to(new)
+
+    async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
+        """Start `init`, and watch it for a moment."""
+        folders = self._folders(ref)
+        endpoint = Endpoint(address=self._options.address, port=self._port(ref))
+        if self._runs(folders):
+            return endpoint
+        await self.stop(ref)  # it died by itself, and may have left something
+        root = folders.disks / disk.name
+        process = self._spawn(
+            [str(root / "init")], root, self._environment(ref, disk), folders.next_boot_log()
+        )
+        folders.keep_process(process)
+        if await self._ends_within(process, self._options.start_settle):
+            code = procfs.reap(process)
+            raise OperationFailed(
+                FailureCode.START,
+                f"init ended at once (exit code {code}): {await self.console(ref)}",
+                ref.instance_id,
+            )
+        return endpoint
+
+    async def _ends_within(self, process: Process, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await procfs.wait_exit(process)
+        except TimeoutError:
+            return not procfs.is_alive(process)
+        return True
+
+    def _environment(self, ref: InstanceRef, disk: Disk) -> dict[str, str]:
+        """Return all that the instance is told; the agent's own environment holds secrets."""
+        folders = self._folders(ref)
+        here = os.path.dirname(sys.executable)
+        return {
+            "PATH": f"{here}:{os.environ.get('PATH', os.defpath)}",
+            "LANG": "C.UTF-8",
+            "HOME": str(folders.disks / disk.name),
+            "ROLLCALL_INSTANCE_ID": ref.instance_id,
+            "ROLLCALL_IMAGE_VERSION": disk.version,
+            "ROLLCALL_DATA_DIR": str(folders.data(0)),
+            "ROLLCALL_OS_DIR": str(folders.disks / disk.name),
+            "ROLLCALL_ADDRESS": self._options.address,
+            "ROLLCALL_PORT": str(self._port(ref)),
+        }
+
+    def _spawn(
+        self, command: list[str], folder: Path, environment: dict[str, str], output: Path
+    ) -> Process:
+        """Start a process that leads its own session.
+
+        In the loop's own thread, without a pause: nothing can come between it and its being
+        written down, and no other process inherits a file that is still being written.
+        """
+        with output.open("ab") as log_file:
+            try:
+                child = _Detached(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise OperationFailed(
+                    FailureCode.START, f"{command[0]} cannot be run: {error.strerror}"
+                ) from error
+        return procfs.identify(child.pid) or Process(pid=child.pid, started=-1, host_boot="")
+
+    async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
+        """Run a script in a process group of its own, which ends with it."""
+        folders = self._folders(ref)
+        root = folders.disks / disk.name
+        own = root / SCRIPTS / script.name
+        await asyncio.to_thread(bring, own, dict(script.files))
+        output = folders.logs / f"{disk.name}-{script.name}.log"
+        output.unlink(missing_ok=True)
+        environment = self._environment(ref, disk) | {"ROLLCALL_SCRIPT": script.name}
+        command = [part.replace("{files}", str(own)) for part in script.command]
+        process = self._spawn(command, root if script.in_root else own, environment, output)
+        in_time = False
+        try:
+            in_time = await self._ends_within(process, script.timeout)
+        finally:
+            # Before it is reaped: until then nobody else can have its pid.
+            procfs.signal_group(process, signal.SIGKILL)
+            await procfs.wait_exit(process)
+            code = procfs.reap(process)
+        return ScriptResult(exit_code=code if in_time else None, output=tail(output))
+
+    def _runs(self, folders: Folders) -> bool:
+        process = folders.process()
+        return process is not None and procfs.is_alive(process)
+
+    async def observe(self, ref: InstanceRef) -> Observation:
+        """Look at the process and the link."""
+        folders = self._folders(ref)
+        return Observation(running=self._runs(folders), disk=folders.current())
+
+    async def wait_stopped(self, ref: InstanceRef) -> None:
+        """Wait for the process to end, without asking again and again."""
+        process = self._folders(ref).process()
+        if process is not None:
+            await procfs.wait_exit(process)
+            procfs.reap(process)
+
+    async def console(self, ref: InstanceRef) -> str:
+        """Return the last of the newest boot's log."""
+        logs = self._folders(ref).boot_logs()
+        return tail(logs[-1]) if logs else ""
+
+    async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
+        """Drop the other folders of OS disks."""
+        folders = self._folders(ref)
+        if folders.disks.is_dir():
+            for disk in list(folders.disks.iterdir()):
+                if disk.name not in keep:
+                    await self._in_pool(partial(drop, disk))
+
+    async def delete(self, ref: InstanceRef) -> None:
+        """Drop the instance's folder, and free its port."""
+        folders = self._folders(ref)
+        port = folders.port()
+        await self._in_pool(partial(drop, folders.top))
+        if port is not None:
+            self._ports.give_back(port)

@@ -1,0 +1,122 @@
+"""From requests to the host's work, and from its outcome to reports."""
+
+import asyncio
+from typing import assert_never
+
+from rollcall_contracts.events import (
+    AgentSeen,
+    Event,
+    HostRequest,
+    ImageFetched,
+    ImageFetchFailed,
+    ImageFetchRequested,
+    InstanceOrder,
+    InstancesCommitRequested,
+    InstancesCreateRequested,
+    InstancesDeleteRequested,
+    InstancesRestoreRequested,
+    InstancesUpgradeRequested,
+)
+from rollcall_contracts.model import Failure, FailureCode
+from rollcall_kit.consume import Reject
+from rollcall_kit.service import Context
+
+from instance_agent.domain.record import Operation, Order
+from instance_agent.failures import OperationFailed
+from instance_agent.host import Host, Job
+
+Request = (
+    InstancesCreateRequested
+    | InstancesUpgradeRequested
+    | InstancesRestoreRequested
+    | InstancesCommitRequested
+    | InstancesDeleteRequested
+)
+
+
+async def handle(event: Event, context: Context, *, host: Host) -> None:
+    """Carry a request out; returns when every report of it is with the broker."""
+    match event:
+        case ImageFetchRequested():
+            await context.report(await fetch(event, host))
+        case (
+            InstancesCreateRequested()
+            | InstancesUpgradeRequested()
+            | InstancesRestoreRequested()
+            | InstancesCommitRequested()
+            | InstancesDeleteRequested()
+        ):
+            async with asyncio.TaskGroup() as group:
+                for order in event.instances:
+                    group.create_task(_carry_out(event, order, context, host))
+        case _:
+            raise Reject(f"an agent does not take {event.type}")
+
+
+async def _carry_out(request: Request, order: InstanceOrder, context: Context, host: Host) -> None:
+    match request:
+        case InstancesCommitRequested():
+            await host.commit(_order(request, order, Operation.UPGRADE))
+        case InstancesCreateRequested() | InstancesUpgradeRequested():
+            create = isinstance(request, InstancesCreateRequested)
+            job = Job(
+                order=_order(request, order, Operation.CREATE if create else Operation.UPGRADE),
+                image=request.image,
+                provisioning=request.provisioning,
+            )
+            await host.carry_out(job, context.report)
+        case InstancesRestoreRequested():
+            job = Job(order=_order(request, order, Operation.RESTORE))
+            await host.carry_out(job, context.report)
+        case InstancesDeleteRequested():
+            job = Job(order=_order(request, order, Operation.DELETE))
+            await host.carry_out(job, context.report)
+        case _:
+            assert_never(request)
+
+
+def _order(request: HostRequest, order: InstanceOrder, operation: Operation) -> Order:
+    version, generation = "", 0
+    if isinstance(request, InstancesCreateRequested | InstancesUpgradeRequested):
+        version, generation = request.image.version, request.provisioning.generation
+    return Order(
+        scale_set=request.scale_set,
+        instance_id=order.instance_id,
+        attempt=order.attempt,
+        operation=operation,
+        version=version,
+        generation=generation,
+    )
+
+
+async def fetch(event: ImageFetchRequested, host: Host) -> ImageFetched | ImageFetchFailed:
+    """Put an image into the cache ahead of the first batch."""
+    try:
+        await host.images.fetch(event.image)
+    except OperationFailed as error:
+        failure = error.failure
+    except OSError as error:  # such as a full disk
+        failure = Failure(code=FailureCode.DRIVER, message=f"the image cannot be kept: {error}")
+    else:
+        return ImageFetched(scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id)
+    return ImageFetchFailed(
+        scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id, error=failure
+    )
+
+
+async def heartbeat(context: Context, *, host: str, driver: str, interval: float) -> None:
+    """Say at the start and every `interval` seconds that this host takes requests."""
+    while True:
+        await context.report(AgentSeen(host=host, driver=driver))
+        await asyncio.sleep(interval)
+
+
+async def watch_power(context: Context, *, host: Host, interval: float) -> None:
+    """Put right what does not run, then keep watch."""
+    await host.power.recover(context.report)
+    try:
+        while True:
+            await asyncio.sleep(interval)
+            await host.power.look_again(context.report)
+    finally:
+        await host.power.close()

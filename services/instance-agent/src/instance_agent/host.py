@@ -1,0 +1,298 @@
+"""The instances of this host: orders are carried out step by step, each written down when done."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import assert_never
+
+import structlog
+from rollcall_contracts.events import Event, InstanceDeleted, InstanceFailed
+from rollcall_contracts.model import Failure, FailureCode, Image, Provisioning
+
+from instance_agent.domain.record import (
+    Answered,
+    Disk,
+    Operation,
+    Order,
+    Record,
+    Refused,
+    Stale,
+    Step,
+    advance,
+    begin,
+    commit,
+    fail,
+    kept_disks,
+    remaining,
+    succeed,
+)
+from instance_agent.driver import Driver, InstanceRef
+from instance_agent.failures import OperationFailed
+from instance_agent.images import ImageCache
+from instance_agent.journal import Journal
+from instance_agent.metrics import operations
+from instance_agent.power import PowerWatch
+from instance_agent.provisioning import Provisioner
+
+log = structlog.get_logger()
+
+Report = Callable[[Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An order with what is needed to carry it out."""
+
+    order: Order
+    image: Image | None = None
+    provisioning: Provisioning | None = None
+
+
+@dataclass(slots=True)
+class Slot:
+    """One instance's turn: its orders are carried out one after the other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0  # the highest attempt asked for
+    order: Order | None = None
+    task: asyncio.Task[None] | None = None
+
+
+def ref_of(item: Order | Record) -> InstanceRef:
+    """Return which instance an order or a record is about."""
+    return InstanceRef(scale_set=item.scale_set, instance_id=item.instance_id)
+
+
+class Host:
+    """All that one agent does, apart from talking to the broker."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        journal: Journal,
+        images: ImageCache,
+        provisioner: Provisioner,
+        concurrency: int,
+    ) -> None:
+        self.driver = driver
+        self.journal = journal
+        self.images = images
+        self._provisioner = provisioner
+        self._working = asyncio.Semaphore(concurrency)
+        self._slots: defaultdict[str, Slot] = defaultdict(Slot)
+        self.power = PowerWatch(driver, journal, self.turn)
+
+    def turn(self, ref: InstanceRef) -> asyncio.Lock:
+        """Return the lock under which alone an instance may be changed."""
+        return self._slots[ref.key].lock
+
+    async def carry_out(self, job: Job, report: Report) -> None:
+        """Do what is asked, and report; returns when the broker holds the report.
+
+        A newer attempt ends the work on an older one, as kill -9 would, and goes on from there.
+        """
+        order = job.order
+        slot = self._slots[ref_of(order).key]
+        if slot.task is not None and slot.order is not None and _replaces(order, slot.order):
+            slot.task.cancel()
+        slot.wanted = max(slot.wanted, order.attempt)
+        async with slot.lock:
+            if order.attempt < slot.wanted:
+                log.info("order_superseded", attempt=order.attempt, newer=slot.wanted)
+                return
+            slot.order, slot.task = order, asyncio.create_task(self._work(job, report))
+            try:
+                await slot.task
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if current is not None and current.cancelling():
+                    raise  # the agent stops; the request will come again
+                log.info("order_superseded", attempt=order.attempt, newer=slot.wanted)
+            finally:
+                slot.order = slot.task = None
+                if self.journal.get(order.scale_set, order.instance_id) is None:
+                    slot.wanted = 0  # the next one of that name counts from its beginning
+
+    async def commit(self, order: Order) -> None:
+        """Drop the previous OS disk (M06)."""
+        ref = ref_of(order)
+        async with self.turn(ref):
+            record = self.journal.get(order.scale_set, order.instance_id)
+            if record is None:
+                return
+            committed = commit(record, order.attempt)
+            if isinstance(committed, Stale):
+                log.info("stale_order_ignored", attempt=order.attempt, known=committed.known)
+                return
+            self.journal.save(committed)
+            await self._tidy(committed)
+
+    async def _work(self, job: Job, report: Report) -> None:
+        order = job.order
+        known = self.journal.get(order.scale_set, order.instance_id)
+        if known is None and order.operation is Operation.DELETE:
+            await report(_deleted(order))
+            return
+        decision = begin(known, order)
+        match decision:
+            case Stale():
+                log.info("stale_order_ignored", attempt=order.attempt, known=decision.known)
+            case Answered():
+                await report(decision.report)
+            case Refused():
+                await report(_refused(order, decision.failure, known))
+            case Record():
+                await self._operate(self.journal.save(decision), job, report)
+            case _:
+                assert_never(decision)
+
+    async def _operate(self, record: Record, job: Job, report: Report) -> None:
+        try:
+            record = await self._steps(record, job, report)
+        except OperationFailed as error:
+            await self._failed(job, error.failure, report)
+        except Exception as error:
+            log.exception("operation_crashed", instance=record.instance_id)
+            failure = Failure(
+                code=FailureCode.DRIVER,
+                message=f"{type(error).__name__}: {error}",
+                target=record.instance_id,
+            )
+            await self._failed(job, failure, report)
+        else:
+            operations.labels(record.operation, "succeeded").inc()
+            if record.operation is Operation.DELETE:
+                self.journal.remove(record.scale_set, record.instance_id)
+                await report(_deleted(job.order))
+                return
+            record = self.journal.save(succeed(record))
+            if record.report is not None:
+                await report(record.report)
+            await self._tidy(record)
+
+    async def _failed(self, job: Job, failure: Failure, report: Report) -> None:
+        record = self.journal.get(job.order.scale_set, job.order.instance_id)
+        if record is None:
+            return
+        record = self.journal.save(fail(record, failure))
+        log.warning(
+            "operation_failed",
+            operation=record.operation,
+            instance=record.instance_id,
+            attempt=record.attempt,
+            code=failure.code,
+            why=failure.message,
+        )
+        operations.labels(record.operation, "failed").inc()
+        if record.report is not None:
+            await report(record.report)
+        self.power.watch(ref_of(record), report)  # it may have been left stopped
+        await self._tidy(record)
+
+    async def _tidy(self, record: Record) -> None:
+        """Drop the OS disks that nobody needs; what cannot go now goes the next time."""
+        try:
+            await self.driver.discard(ref_of(record), kept_disks(record))
+        except (OSError, OperationFailed) as error:
+            log.warning("discard_failed", instance=record.instance_id, error=str(error))
+
+    async def _steps(self, record: Record, job: Job, report: Report) -> Record:
+        if record.step in (Step.STARTED, Step.CUSTOMIZED) and record.target is not None:
+            await self._start(record, record.target, report)  # the host may have rebooted meanwhile
+        for step in remaining(record):
+            record = await self._do(step, record, job, report)
+            record = self.journal.save(advance(record, step))
+        if record.operation is Operation.DELETE:
+            await self.driver.delete(ref_of(record))
+        return record
+
+    async def _do(self, step: Step, record: Record, job: Job, report: Report) -> Record:
+        """Do one step; returns the record with what was learned."""
+        ref = ref_of(record)
+        match step:
+            case Step.PREPARED:
+                async with self._working:
+                    await self._prepare(ref, _target(record), job)
+            case Step.STOPPED:
+                self.power.forget(ref)
+                async with self._working:
+                    await self.driver.stop(ref)
+            case Step.SWAPPED:
+                old = record.disk.name if record.disk else None
+                await self.driver.swap(ref, old, _target(record).name)
+            case Step.STARTED:
+                return await self._start(record, _target(record), report)
+            case Step.CUSTOMIZED:
+                if job.provisioning is not None:
+                    await self._provisioner.customize(ref, _target(record), job.provisioning)
+            case Step.EXTENDED:
+                return await self._extend(record, job)
+            case Step.BEGUN | Step.DONE:
+                raise ValueError(f"{step} is no step of a plan")
+            case _:
+                assert_never(step)
+        return record
+
+    async def _prepare(self, ref: InstanceRef, disk: Disk, job: Job) -> None:
+        if job.image is None or job.provisioning is None:
+            raise ValueError(f"{job.order.operation} needs an image and what runs on it")
+        with self.images.hold(job.image):
+            image = await self.images.fetch(job.image)
+            await self.driver.prepare(ref, disk, image, job.provisioning.data_disks)
+
+    async def _start(self, record: Record, disk: Disk, report: Report) -> Record:
+        ref = ref_of(record)
+        async with self._working:
+            endpoint = await self.driver.start(ref, disk)
+        self.power.watch(ref, report)
+        return replace(record, address=endpoint.address, port=endpoint.port)
+
+    async def _extend(self, record: Record, job: Job) -> Record:
+        ref = ref_of(record)
+        extensions = job.provisioning.extensions if job.provisioning else ()
+        for number, extension in enumerate(extensions):
+            if number < record.extensions_done:
+                continue
+            await self._provisioner.extend(
+                ref, _target(record), extension, number, datetime.now(UTC)
+            )
+            record = self.journal.save(replace(record, extensions_done=number + 1))
+        if not (await self.driver.observe(ref)).running:
+            raise OperationFailed(
+                FailureCode.START,
+                f"the instance stopped soon after its start: {await self.driver.console(ref)}",
+                ref.instance_id,
+            )
+        return record
+
+
+def _replaces(new: Order, running: Order) -> bool:
+    """Say whether there is no point in going on with what runs."""
+    return new.attempt > running.attempt or (
+        new.attempt == running.attempt and new.operation is not running.operation
+    )
+
+
+def _target(record: Record) -> Disk:
+    if record.target is None:
+        raise ValueError(f"{record.operation} of {record.instance_id} names no OS disk")
+    return record.target
+
+
+def _deleted(order: Order) -> InstanceDeleted:
+    return InstanceDeleted(
+        scale_set=order.scale_set, instance_id=order.instance_id, attempt=order.attempt
+    )
+
+
+def _refused(order: Order, failure: Failure, known: Record | None) -> InstanceFailed:
+    return InstanceFailed(
+        scale_set=order.scale_set,
+        instance_id=order.instance_id,
+        attempt=order.attempt,
+        error=failure,
+        version=known.disk.version if known and known.disk else None,
+    )

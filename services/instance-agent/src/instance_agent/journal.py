@@ -1,0 +1,78 @@
+"""The agent's journal: one row per instance, in SQLite, on the agent's own disk.
+
+Why SQLite in WAL mode with synchronous=NORMAL: a commit is one append of a few hundred bytes
+without fsync (some 30 µs, so 20 instances' steps cost nothing beside their copies), and what is
+committed is in the kernel's hands, so kill -9 loses nothing. On loss of power the newest commits
+may be lost, but never a part of one: the broker has those requests still, or the control plane
+times out and asks again.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from instance_agent.domain.record import Record
+
+_record: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+class JournalError(RuntimeError):
+    """The journal cannot be read; the message names the file and what to do."""
+
+
+class Journal:
+    """The records of one host's instances."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS instances ("
+            " scale_set TEXT NOT NULL, instance_id TEXT NOT NULL, record TEXT NOT NULL,"
+            " PRIMARY KEY (scale_set, instance_id)) WITHOUT ROWID"
+        )
+
+    def get(self, scale_set: str, instance_id: str) -> Record | None:
+        """Return what is known of an instance."""
+        row = self._connection.execute(
+            "SELECT record FROM instances WHERE scale_set = ? AND instance_id = ?",
+            (scale_set.lower(), instance_id),
+        ).fetchone()
+        return None if row is None else self._parse(row[0])
+
+    def all(self) -> list[Record]:
+        """Return what is known of every instance."""
+        rows = self._connection.execute("SELECT record FROM instances").fetchall()
+        return [self._parse(row[0]) for row in rows]
+
+    def save(self, record: Record) -> Record:
+        """Write a record down, in place of what was known; returns it."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO instances VALUES (?, ?, ?)",
+            (record.scale_set.lower(), record.instance_id, _record.dump_json(record).decode()),
+        )
+        return record
+
+    def remove(self, scale_set: str, instance_id: str) -> None:
+        """Forget an instance."""
+        self._connection.execute(
+            "DELETE FROM instances WHERE scale_set = ? AND instance_id = ?",
+            (scale_set.lower(), instance_id),
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _parse(self, text: str) -> Record:
+        try:
+            return _record.validate_json(text)
+        except ValidationError as error:
+            raise JournalError(
+                f"{self._path} was written by another version of the agent: go back to that "
+                f"version, or delete its instances first ({error.error_count()} faults)"
+            ) from error

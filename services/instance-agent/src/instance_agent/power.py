@@ -1,0 +1,115 @@
+"""Which instances run that should: told when it changes, put right when the agent starts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import structlog
+from rollcall_contracts.events import Event, InstancePowerChanged
+from rollcall_contracts.model import Power
+
+from instance_agent.domain.record import Record, Step
+from instance_agent.driver import Driver, InstanceRef
+from instance_agent.failures import OperationFailed
+from instance_agent.journal import Journal
+
+log = structlog.get_logger()
+
+Report = Callable[[Event], Awaitable[None]]
+
+
+class PowerWatch:
+    """Waits for each running instance to stop by itself."""
+
+    def __init__(
+        self, driver: Driver, journal: Journal, turn: Callable[[InstanceRef], asyncio.Lock]
+    ) -> None:
+        self._driver = driver
+        self._journal = journal
+        self._turn = turn
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def watch(self, ref: InstanceRef, report: Report) -> None:
+        """Report when the instance stops without having been asked to."""
+        self.forget(ref)
+        self._tasks[ref.key] = asyncio.create_task(self._wait(ref, report))
+
+    def forget(self, ref: InstanceRef) -> None:
+        """Stop watching: the instance is about to be stopped."""
+        task = self._tasks.pop(ref.key, None)
+        if task is not None:
+            task.cancel()
+
+    async def _wait(self, ref: InstanceRef, report: Report) -> None:
+        try:
+            await self._driver.wait_stopped(ref)
+            async with self._turn(ref):  # an operation under way says itself what comes of it
+                await self._compare(ref, report)
+        except (OSError, OperationFailed) as error:
+            log.warning("watch_failed", instance=ref.instance_id, error=str(error))
+
+    async def _compare(self, ref: InstanceRef, report: Report) -> None:
+        """Tell the power as it is, if it is not as last told."""
+        record = self._journal.get(ref.scale_set, ref.instance_id)
+        if record is None or not _should_run(record):
+            return
+        running = (await self._driver.observe(ref)).running
+        power = Power.RUNNING if running else Power.STOPPED
+        if power is not record.power:
+            await self._tell(record, power, report)
+
+    async def _tell(self, record: Record, power: Power, report: Report) -> None:
+        log.info("power_changed", instance=record.instance_id, power=power)
+        await report(
+            InstancePowerChanged(
+                scale_set=record.scale_set,
+                instance_id=record.instance_id,
+                attempt=record.attempt,
+                power=power,
+            )
+        )
+        self._journal.save(replace(record, power=power))
+
+    async def recover(self, report: Report) -> None:
+        """Adopt what runs, and start what should run and does not: the host was rebooted.
+
+        What an operation was at work on is left to its request, which comes again.
+        """
+        await asyncio.gather(*(self._recover(r, report) for r in self._journal.all()))
+
+    async def _recover(self, record: Record, report: Report) -> None:
+        ref = InstanceRef(scale_set=record.scale_set, instance_id=record.instance_id)
+        async with self._turn(ref):
+            fresh = self._journal.get(ref.scale_set, ref.instance_id)
+            if fresh is None or not _should_run(fresh) or fresh.disk is None:
+                return
+            try:
+                if not (await self._driver.observe(ref)).running:
+                    await self._driver.start(ref, fresh.disk)
+                    log.info("instance_started_again", instance=ref.instance_id)
+            except (OSError, OperationFailed) as error:
+                log.warning("start_failed", instance=ref.instance_id, error=str(error))
+            self.watch(ref, report)
+            await self._compare(ref, report)
+
+    async def look_again(self, report: Report) -> None:
+        """Look whether somebody else started an instance that had stopped."""
+        for record in self._journal.all():
+            if record.power is Power.RUNNING:
+                continue
+            ref = InstanceRef(scale_set=record.scale_set, instance_id=record.instance_id)
+            async with self._turn(ref):
+                if (await self._driver.observe(ref)).running:
+                    self.watch(ref, report)
+                    await self._compare(ref, report)
+
+    async def close(self) -> None:
+        """Stop watching all; the instances go on."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _should_run(record: Record) -> bool:
+    return record.should_run and record.step is Step.DONE
