@@ -407,7 +407,7 @@ def test_a_silent_agent_ends_in_a_failure_that_names_it() -> None:
 
 def test_reports_of_another_attempt_or_lease_change_nothing() -> None:
     before = fleet()
-    foreign = [
+    foreign: list[e.Event] = [
         e.InstanceUnhealthy(scale_set=SET, instance_id="0", attempt=2, lease=0),
         e.InstanceUnhealthy(scale_set=SET, instance_id="0", attempt=1, lease=7),
         e.InstanceUnhealthy(scale_set=SET, instance_id="99", attempt=1, lease=0),

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aio_pika
 import structlog
@@ -113,19 +113,27 @@ class Broker:
         """Wait until the connection stands."""
         await self._up.wait()
 
-    async def report(self, event: Event, *, id: str, time: datetime) -> None:
+    async def report(self, events: Sequence[Event], *, time: datetime) -> None:
         """Publish what an agent or a prober saw; returns when the broker has confirmed it."""
-        message = _message(
-            event.model_dump_json(),
-            {
-                "id": id,
-                "source": self.source,
-                "type": event.type,
-                "subject": subject(event),
-                "time": time.isoformat(),
-            },
+        stamp = time.isoformat()
+        await self._publish(
+            [
+                (
+                    _message(
+                        event.model_dump_json(),
+                        {
+                            "id": str(uuid4()),
+                            "source": self.source,
+                            "type": event.type,
+                            "subject": subject(event),
+                            "time": stamp,
+                        },
+                    ),
+                    report_key(event),
+                )
+                for event in events
+            ]
         )
-        await self._publish([(message, report_key(event))])
 
     async def publish_entries(self, entries: Sequence[OutgoingEntry]) -> None:
         """Publish entries of the event log in their order; returns when all are confirmed."""

@@ -8,7 +8,6 @@ Either way a delivery is acknowledged only when its work is done, so a crash rep
 
 import asyncio
 import signal
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -52,9 +51,9 @@ class Context:
             raise RuntimeError(f"{self.name} has no database: set ROLLCALL_DATABASE_URL")
         return self.pool
 
-    async def report(self, event: Event) -> None:
+    async def report(self, *events: Event) -> None:
         """Tell the orchestrator what was seen; returns when the broker holds it."""
-        await self.broker.report(event, id=str(uuid.uuid4()), time=self.now())
+        await self.broker.report(events, time=self.now())
 
     async def transact(self, work: Callable[[Connection], Awaitable[Sequence[Event]]]) -> None:
         """Run `work` in one transaction, with the events that it returns in the event log."""

@@ -56,7 +56,7 @@ def spec(capacity: int = 10, **fields: object) -> ScaleSetSpec:
     return ScaleSetSpec.model_validate(values)
 
 
-def healthy(id: str, version: str = "1.0", **fields: object) -> Instance:
+def healthy(id: str, version: str | None = "1.0", **fields: object) -> Instance:
     """Return a healthy instance; hosts alternate."""
     values: dict[str, object] = {
         "id": id,
