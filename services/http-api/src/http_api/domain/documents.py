@@ -1,0 +1,164 @@
+"""Request bodies: parsed strictly, read by path, with all faults collected before one answer."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from rollcall_contracts.model import Failure
+
+from http_api.domain.durations import parse_duration
+
+MAX_DEPTH = 64
+
+
+class ModelError(Exception):
+    """A request's content cannot be taken; each fault names its place and what is wrong."""
+
+    def __init__(self, *faults: Failure) -> None:
+        super().__init__("; ".join(fault.message for fault in faults))
+        self.faults = faults
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """Return a request's JSON object.
+
+    What Postgres or another JSON parser would choke on later is refused here: NUL and lone
+    surrogates in texts, numbers that are not finite, and absurd depth. Raises ModelError.
+    """
+    try:
+        document = json.loads(raw, parse_constant=_refuse_constant)
+        _check(document, 0)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            Failure(code="InvalidRequestContent", message=f"the body is not usable JSON: {error}")
+        ) from error
+    if not isinstance(document, dict):
+        raise ModelError(
+            Failure(code="InvalidRequestContent", message="the body must be a JSON object")
+        )
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    match value:
+        case str():
+            _check_text(value)
+        case float() if not math.isfinite(value):
+            raise ValueError("a number is out of range")
+        case dict():
+            for key, item in value.items():
+                _check_text(key)
+                _check(item, depth + 1)
+        case list():
+            for item in value:
+                _check(item, depth + 1)
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise ValueError("a text contains the character NUL")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("a text contains half of a surrogate pair")
+
+
+def at(document: Any, path: str) -> Any:
+    """Return what is at a dotted path, or None where any part of it is absent or no object."""
+    for part in path.split("."):
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(part)
+    return document
+
+
+class Reader:
+    """Reads typed values from a document, and collects faults instead of stopping at the first."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+        self.faults: list[Failure] = []
+
+    def fault(self, target: str, message: str, code: str = "InvalidParameter") -> None:
+        """Note that the value at `target` cannot be taken."""
+        self.faults.append(Failure(code=code, message=message, target=target))
+
+    def finish(self) -> None:
+        """Raise ModelError when there were faults."""
+        if self.faults:
+            raise ModelError(*self.faults)
+
+    def objects(self, path: str) -> list[Mapping[str, Any]]:
+        """Return the objects of a list; an absent list is empty."""
+        value = at(self.document, path)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            self.fault(path, f"{path} must be a list of objects")
+            return []
+        return value
+
+    def text(self, path: str, default: str | None = None) -> str | None:
+        """Return a text that is not empty."""
+        value = at(self.document, path)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value:
+            self.fault(path, f"{path} must be a text that is not empty")
+            return default
+        return value
+
+    def flag(self, path: str, *, default: bool = False) -> bool:
+        """Return true or false."""
+        value = at(self.document, path)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self.fault(path, f"{path} must be true or false")
+            return default
+        return value
+
+    def whole(self, path: str, *, low: int, high: int, default: int | None = None) -> int | None:
+        """Return a whole number within bounds."""
+        value = at(self.document, path)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.fault(path, f"{path} must be a whole number from {low} to {high}")
+            return default
+        return value
+
+    def duration(self, path: str, *, high: float, default: float, zero: bool = False) -> float:
+        """Return the seconds of an ISO 8601 duration up to `high`."""
+        value = at(self.document, path)
+        if value is None:
+            return default
+        try:
+            seconds = parse_duration(value if isinstance(value, str) else str(value))
+        except ValueError as error:
+            self.fault(path, f"{path}: {error}")
+            return default
+        if seconds > high or (seconds == 0 and not zero):
+            self.fault(
+                path,
+                f"{path} must be {'at most' if zero else 'above zero and at most'} "
+                f"{high:g} seconds, but is {seconds:g}",
+            )
+            return default
+        return seconds
+
+    def choice(self, path: str, values: Iterable[str], default: str) -> str:
+        """Return one of some words, in its own spelling; case is ignored."""
+        value = at(self.document, path)
+        if value is None:
+            return default
+        words = {word.lower(): word for word in values}
+        if not isinstance(value, str) or value.lower() not in words:
+            self.fault(path, f"{path} must be one of {', '.join(words.values())}")
+            return default
+        return words[value.lower()]

@@ -1,0 +1,54 @@
+"""Request paths: ARM compares them without regard to case, but keeps the case of names."""
+
+_WORDS = (
+    "subscriptions",
+    "resourceGroups",
+    "providers",
+    "locations",
+    "publishers",
+    "artifacttypes",
+    "vmimage",
+    "offers",
+    "skus",
+    "versions",
+    "virtualMachineScaleSets",
+    "virtualMachines",
+    "instanceView",
+    "osUpgradeHistory",
+    "osRollingUpgrade",
+    "rollingUpgrades",
+    "latest",
+    "cancel",
+    "manualupgrade",
+    "loadBalancers",
+    "rollcall",
+    "upgrades",
+    "Microsoft.Compute",
+    "Microsoft.Network",
+)
+_LITERALS = {word.lower(): word for word in _WORDS}
+# After these a literal stands where a name usually does.
+_FOLLOWED_BY_LITERAL = frozenset({"providers", "rollingUpgrades", "artifacttypes", "rollcall"})
+
+
+def normal_path(path: str) -> str:
+    """Return an ARM path with its fixed words in their usual case, and no empty segments.
+
+    In `/subscriptions/S/resourceGroups/G/providers/Microsoft.Compute/type/name/…` words and names
+    take turns; a name keeps its case even where it looks like a word.
+    """
+    segments = [segment for segment in path.split("/") if segment]
+    if not segments or segments[0].lower() != "subscriptions":
+        return "/" + "/".join(segments)
+    normal: list[str] = []
+    is_word = True
+    for segment in segments:
+        word = _LITERALS.get(segment.lower(), segment)
+        if is_word:
+            normal.append(word)
+            is_word = False
+        else:
+            after_literal = normal[-1] in _FOLLOWED_BY_LITERAL
+            normal.append(word if after_literal else segment)
+            is_word = True
+    return "/" + "/".join(normal)

@@ -1,0 +1,1 @@
+"""From rows to ARM JSON, one module for each resource."""

@@ -1,0 +1,130 @@
+"""A scale set and a load balancer, as GET shows them."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from http_api.domain.documents import at
+from http_api.domain.policy import upgrade_policy_json
+from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS
+
+# A load balancer's parts that have ids of their own; SDKs refer to them by it.
+_CHILDREN = (
+    "frontendIPConfigurations",
+    "backendAddressPools",
+    "loadBalancingRules",
+    "probes",
+    "inboundNatRules",
+    "inboundNatPools",
+    "outboundRules",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A resource as it is kept: its model is what the client wrote, without secrets."""
+
+    id: str
+    model: Mapping[str, Any]
+    created_at: datetime
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the id."""
+        return self.id.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredScaleSet(Stored):
+    """A scale set as it is kept."""
+
+    secrets: Mapping[str, Any] = field(repr=False)  # sealed
+    generation: int
+    load_balancer: str | None
+    warnings: Sequence[Mapping[str, Any]]
+
+    @property
+    def capacity(self) -> int:
+        """Return how many instances there should be."""
+        return int(at(self.model, "sku.capacity"))
+
+    @property
+    def location(self) -> str:
+        """Return the Azure location that the model names."""
+        return str(self.model["location"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetState:
+    """What the orchestrator makes of a scale set."""
+
+    phases: Mapping[str, int] = field(default_factory=dict)  # instances by phase
+    held: Mapping[str, Any] | None = None  # why an upgrade does not start
+    barred_version: str | None = None
+
+
+def provisioning_state(capacity: int, phases: Mapping[str, int]) -> str:
+    """Return Succeeded once there are as many instances as asked for, and none is on its way."""
+    kept = sum(count for phase, count in phases.items() if phase != "deleting")
+    moving = phases.get("creating", 0) or phases.get("deleting", 0)
+    if kept == capacity and not moving:
+        return "Succeeded"
+    return (
+        "Updating" if kept > phases.get("creating", 0) or phases.get("deleting", 0) else "Creating"
+    )
+
+
+def scale_set_json(stored: StoredScaleSet, state: FleetState) -> dict[str, Any]:
+    """Return the resource: what the client wrote, and what Rollcall knows of it."""
+    properties = dict(stored.model.get("properties") or {})
+    rollcall: dict[str, Any] = {
+        "generation": stored.generation,
+        "warnings": list(stored.warnings),
+    }
+    if state.held is not None:
+        rollcall["held"] = state.held
+    if state.barred_version is not None:
+        rollcall["barredVersion"] = state.barred_version
+    return {
+        "id": stored.id,
+        "name": stored.name,
+        "type": SCALE_SETS,
+        **{key: value for key, value in stored.model.items() if key != "properties"},
+        "properties": {
+            **properties,
+            "upgradePolicy": upgrade_policy_json(properties.get("upgradePolicy")),
+            "provisioningState": provisioning_state(stored.capacity, state.phases),
+            "uniqueId": str(uuid.uuid5(uuid.NAMESPACE_URL, stored.id.lower())),
+            "timeCreated": stored.created_at.isoformat(),
+            "rollcall": rollcall,
+        },
+    }
+
+
+def load_balancer_json(stored: Stored) -> dict[str, Any]:
+    """Return the resource, with an id for each of its parts."""
+    properties = dict(stored.model.get("properties") or {})
+    for kind in _CHILDREN:
+        if isinstance(properties.get(kind), list):
+            properties[kind] = [_child_json(stored.id, kind, item) for item in properties[kind]]
+    return {
+        "id": stored.id,
+        "name": stored.name,
+        "type": LOAD_BALANCERS,
+        "sku": {"name": "Basic"},
+        **{key: value for key, value in stored.model.items() if key != "properties"},
+        "properties": {**properties, "provisioningState": "Succeeded"},
+    }
+
+
+def _child_json(parent: str, kind: str, item: Any) -> Any:
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+        return item
+    return {
+        **item,
+        "id": f"{parent}/{kind}/{item['name']}",
+        "type": f"{LOAD_BALANCERS}/{kind}",
+        "properties": {**(item.get("properties") or {}), "provisioningState": "Succeeded"},
+    }

@@ -1,0 +1,188 @@
+"""Upgrades in the seed's words (M50, M52), and in full for Rollcall's own endpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rollcall_contracts.model import RollingPolicy
+
+from http_api.domain.policy import policy_json
+from http_api.domain.resource_ids import SCALE_SETS
+
+_TYPE = f"{SCALE_SETS}/rollingUpgrades"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeRow:
+    """One row of the orchestrator's upgrade_view."""
+
+    id: str
+    status: str
+    started_by: str
+    image: Mapping[str, Any]
+    policy: Mapping[str, Any]
+    cancel_requested: bool
+    batch: int
+    started_at: datetime
+    ended_at: datetime | None
+    error: Mapping[str, Any] | None
+    reason: str
+    successful: int
+    failed: int
+    in_progress: int
+    pending: int
+    restored: int
+    restore_failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """One row of the orchestrator's batch_view."""
+
+    number: int
+    size: int
+    started_at: datetime
+    ended_at: datetime | None
+    succeeded: int | None
+    failed: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow:
+    """One row of the orchestrator's upgrade_result_view."""
+
+    id: str
+    state: str
+    batch: int | None
+    from_version: str | None
+    since: datetime
+    error: Mapping[str, Any] | None
+    reason: str
+
+
+def history_json(upgrade: UpgradeRow, location: str) -> dict[str, Any]:
+    """Return one entry of osUpgradeHistory.
+
+    The seed's page shows `completedTime` where Azure's API has `endTime`: both are given.
+    """
+    status: dict[str, Any] = {
+        "code": upgrade.status,
+        "startTime": upgrade.started_at.isoformat(),
+    }
+    if upgrade.ended_at is not None:
+        status["endTime"] = status["completedTime"] = upgrade.ended_at.isoformat()
+    properties: dict[str, Any] = {
+        "runningStatus": status,
+        "progress": _progress_json(upgrade),
+        "startedBy": upgrade.started_by,
+        "targetImageReference": _image_json(upgrade),
+        "rollbackInfo": _rollback_json(upgrade),
+    }
+    if upgrade.error is not None:
+        properties["error"] = _error_json(upgrade.error)
+    return {"properties": properties, "type": _TYPE, "location": location}
+
+
+def latest_json(
+    upgrade: UpgradeRow, *, scale_set: str, location: str, cancelled_at: datetime | None
+) -> dict[str, Any]:
+    """Return rollingUpgrades/latest; `cancelled_at` is when a person asked to stop, if one did."""
+    acted_at = cancelled_at or upgrade.started_at
+    properties: dict[str, Any] = {
+        "policy": policy_json(RollingPolicy.model_validate(upgrade.policy)),
+        "runningStatus": {
+            "code": upgrade.status,
+            "startTime": upgrade.started_at.isoformat(),
+            "lastAction": "Cancel" if upgrade.cancel_requested else "Start",
+            "lastActionTime": acted_at.isoformat(),
+        },
+        "progress": _progress_json(upgrade),
+    }
+    if upgrade.error is not None:
+        properties["error"] = _error_json(upgrade.error)
+    return {
+        "id": f"{scale_set}/rollingUpgrades/latest",
+        "name": "latest",
+        "type": _TYPE,
+        "location": location,
+        "properties": properties,
+    }
+
+
+def upgrade_json(
+    upgrade: UpgradeRow, batches: Sequence[BatchRow], results: Sequence[ResultRow] | None
+) -> dict[str, Any]:
+    """Return all that is known of an upgrade, with the reason of each decision."""
+    document: dict[str, Any] = {
+        "id": upgrade.id,
+        "status": upgrade.status,
+        "startedBy": upgrade.started_by,
+        "startTime": upgrade.started_at.isoformat(),
+        "endTime": _time(upgrade.ended_at),
+        "reason": upgrade.reason,
+        "error": None if upgrade.error is None else _error_json(upgrade.error),
+        "cancelRequested": upgrade.cancel_requested,
+        "targetImageReference": _image_json(upgrade),
+        "policy": policy_json(RollingPolicy.model_validate(upgrade.policy)),
+        "progress": _progress_json(upgrade),
+        "rollbackInfo": _rollback_json(upgrade),
+        "batches": [_batch_json(batch) for batch in batches],
+    }
+    if results is not None:
+        document["instances"] = [_result_json(result) for result in results]
+    return document
+
+
+def _batch_json(batch: BatchRow) -> dict[str, Any]:
+    return {
+        "number": batch.number,
+        "size": batch.size,
+        "startTime": batch.started_at.isoformat(),
+        "endTime": _time(batch.ended_at),
+        "succeeded": batch.succeeded,
+        "failed": batch.failed,
+        "reason": batch.reason,
+    }
+
+
+def _result_json(result: ResultRow) -> dict[str, Any]:
+    return {
+        "instanceId": result.id,
+        "state": result.state,
+        "batch": result.batch,
+        "fromVersion": result.from_version,
+        "since": result.since.isoformat(),
+        "error": None if result.error is None else _error_json(result.error),
+        "reason": result.reason,
+    }
+
+
+def _progress_json(upgrade: UpgradeRow) -> dict[str, int]:
+    return {
+        "successfulInstanceCount": upgrade.successful,
+        "failedInstanceCount": upgrade.failed,
+        "inProgressInstanceCount": upgrade.in_progress,
+        "pendingInstanceCount": upgrade.pending,
+    }
+
+
+def _image_json(upgrade: UpgradeRow) -> dict[str, Any]:
+    return {key: upgrade.image.get(key) for key in ("publisher", "offer", "sku", "version")}
+
+
+def _rollback_json(upgrade: UpgradeRow) -> dict[str, int]:
+    return {
+        "successfullyRolledbackInstanceCount": upgrade.restored,
+        "failedRolledbackInstanceCount": upgrade.restore_failed,
+    }
+
+
+def _error_json(error: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: error.get(key) for key in ("code", "message")}
+    return kept if error.get("target") is None else {**kept, "target": error["target"]}
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

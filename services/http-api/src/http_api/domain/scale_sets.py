@@ -1,0 +1,205 @@
+"""A scale set's ARM JSON, read into what Rollcall acts on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollcall_contracts.model import (
+    LATEST,
+    Extension,
+    Failure,
+    ImageReference,
+    Provisioning,
+    RollingPolicy,
+    ScaleSetSpec,
+)
+
+from http_api.domain.documents import Reader, at
+from http_api.domain.load_balancers import LoadBalancer
+from http_api.domain.policy import MODES, read_policy
+from http_api.domain.resource_ids import probe_parts
+from http_api.domain.rules import Health, check_automatic_upgrade, check_health
+
+PROFILE = "properties.virtualMachineProfile"
+IMAGE = f"{PROFILE}.storageProfile.imageReference"
+PROBE = f"{PROFILE}.networkProfile.healthProbe.id"
+EXTENSIONS = f"{PROFILE}.extensionProfile.extensions"
+_AUTOMATIC = "properties.upgradePolicy.automaticOSUpgradePolicy"
+MAX_CAPACITY = 100_000
+MAX_EXTENSION_SECONDS = 5_400.0  # 90 minutes, as in Azure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the installation decides: its catalogue (M20), and how strict M34 is."""
+
+    supports: Callable[[ImageReference], bool]
+    require_health_source: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """A set's secrets, sealed: only agents open them."""
+
+    custom_data: str | None = None
+    extensions: Mapping[str, str]  # protected settings by the extension's name in lower case
+
+
+def probe_reference(model: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the load balancer key and the probe name that the model names, if it does."""
+    id = at(model, PROBE)
+    return probe_parts(id) if isinstance(id, str) else None
+
+
+def read_scale_set(
+    model: Mapping[str, Any],
+    *,
+    id: str,
+    name: str,
+    revision: int,
+    generation: int,
+    sealed: Sealed,
+    balancer: LoadBalancer | None,
+    rules: Rules,
+) -> tuple[ScaleSetSpec, tuple[Failure, ...]]:
+    """Return the spec of a whole model, with warnings about what is accepted but unwise.
+
+    `balancer` is the load balancer that `probe_reference` names, if it exists. Raises ModelError,
+    which lists every fault with its place.
+    """
+    reader = Reader(model)
+    location = reader.text("location")
+    capacity = reader.whole("sku.capacity", low=0, high=MAX_CAPACITY)
+    _require(reader, "location", "sku.capacity")
+    reader.choice("properties.upgradePolicy.mode", MODES, MODES[0])
+    policy = read_policy(reader)
+    automatic = reader.flag(f"{_AUTOMATIC}.enableAutomaticOSUpgrade")
+    no_rollback = reader.flag(f"{_AUTOMATIC}.disableAutomaticRollback")
+    image = _image(reader, automatic=automatic)
+    health = _health(reader, balancer)
+    if automatic:
+        check_automatic_upgrade(
+            reader, image, supported=image is not None and rules.supports(image)
+        )
+    warnings = check_health(
+        reader, health, automatic=automatic, required=rules.require_health_source
+    )
+    provisioning = Provisioning(
+        generation=generation,
+        computer_name_prefix=reader.text(f"{PROFILE}.osProfile.computerNamePrefix") or name,
+        sealed_custom_data=sealed.custom_data,
+        extensions=_extensions(reader, sealed),
+        data_disks=_data_disks(reader),
+    )
+    zones = _zones(reader)
+    reader.finish()
+    spec = ScaleSetSpec(
+        scale_set=id,
+        revision=revision,
+        location=location or "",
+        capacity=capacity or 0,
+        zones=zones,
+        image=image or ImageReference(publisher="", offer="", sku=""),
+        automatic_os_upgrade=automatic,
+        disable_automatic_rollback=no_rollback,
+        policy=policy or RollingPolicy(),
+        probe=health.probe,
+        provisioning=provisioning,
+    )
+    return spec, warnings
+
+
+def _require(reader: Reader, *paths: str) -> None:
+    for path in paths:
+        if at(reader.document, path) is None:
+            reader.fault(path, f"{path} is required")
+
+
+def _image(reader: Reader, *, automatic: bool) -> ImageReference | None:
+    if at(reader.document, f"{IMAGE}.id") is not None:
+        if not automatic:  # else the rules say so in Azure's words
+            reader.fault(
+                f"{IMAGE}.id",
+                "instances cannot be made from a custom image: name a publisher, an offer and a "
+                "sku that an image feed publishes",
+            )
+        return None
+    _require(reader, *(f"{IMAGE}.{part}" for part in ("publisher", "offer", "sku")))
+    publisher, offer, sku = (reader.text(f"{IMAGE}.{p}") for p in ("publisher", "offer", "sku"))
+    version = reader.text(f"{IMAGE}.version", LATEST) or LATEST
+    if not (publisher and offer and sku):
+        return None
+    if version.lower() == LATEST:
+        version = LATEST
+    return ImageReference(publisher=publisher, offer=offer, sku=sku, version=version)
+
+
+def _health(reader: Reader, balancer: LoadBalancer | None) -> Health:
+    one_group = reader.flag("properties.singlePlacementGroup", default=True)
+    id = reader.text(PROBE)
+    if id is None:
+        return Health(probe=None, standard=False, one_group=one_group)
+    parts = probe_parts(id)
+    probe = balancer.probes.get(parts[1]) if parts is not None and balancer is not None else None
+    if probe is None:
+        reader.fault(PROBE, f"the health probe {id} was not found", code="InvalidResourceReference")
+    standard = balancer is not None and balancer.standard
+    return Health(probe=probe, standard=standard, one_group=one_group)
+
+
+def _extensions(reader: Reader, sealed: Sealed) -> tuple[Extension, ...]:
+    budget = reader.duration(
+        f"{PROFILE}.extensionProfile.extensionsTimeBudget",
+        high=120 * 60,
+        default=MAX_EXTENSION_SECONDS,
+    )
+    found: dict[str, Extension] = {}
+    for index, item in enumerate(reader.objects(EXTENSIONS)):
+        place = f"{EXTENSIONS}[{index}]"
+        name, settings = item.get("name"), at(item, "properties.settings")
+        if not isinstance(name, str) or not name or "/" in name:
+            reader.fault(f"{place}.name", f"{place}.name must be the extension's name")
+            continue
+        if name.lower() in found:
+            reader.fault(f"{place}.name", f"two extensions are named {name}")
+            continue
+        if settings is not None and not isinstance(settings, Mapping):
+            reader.fault(
+                f"{place}.properties.settings", f"the settings of {name} must be an object"
+            )
+            continue
+        found[name.lower()] = Extension(
+            name=name,
+            publisher=str(at(item, "properties.publisher") or ""),
+            extension_type=str(at(item, "properties.type") or ""),
+            settings=dict(settings or {}),
+            sealed_protected_settings=sealed.extensions.get(name.lower()),
+            timeout=min(budget, MAX_EXTENSION_SECONDS),
+        )
+    return tuple(found.values())
+
+
+def _data_disks(reader: Reader) -> tuple[int, ...]:
+    path = f"{PROFILE}.storageProfile.dataDisks"
+    if at(reader.document, path) is None:
+        return (0,)  # each instance has one, so that an application always has a place for its data
+    luns: list[int] = []
+    for index, item in enumerate(reader.objects(path)):
+        lun = item.get("lun")
+        if isinstance(lun, bool) or not isinstance(lun, int) or not 0 <= lun <= 63:
+            reader.fault(f"{path}[{index}].lun", "a data disk's lun must be from 0 to 63")
+        elif lun in luns:
+            reader.fault(f"{path}[{index}].lun", f"two data disks have the lun {lun}")
+        else:
+            luns.append(lun)
+    return tuple(luns)
+
+
+def _zones(reader: Reader) -> tuple[str, ...]:
+    zones = at(reader.document, "zones")
+    if zones is None:
+        return ()
+    if not isinstance(zones, list) or not all(isinstance(zone, str) and zone for zone in zones):
+        reader.fault("zones", "zones must be a list of texts such as ['1', '2']")
+        return ()
+    return tuple(dict.fromkeys(zones))

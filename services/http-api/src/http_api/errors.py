@@ -1,0 +1,113 @@
+"""Errors as ARM answers them: `{"error": {"code", "message", "target", "details"}}`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from rollcall_contracts.model import Failure
+from rollcall_kit.database import DATABASE_AWAY
+from starlette.exceptions import HTTPException
+
+from http_api.domain.documents import ModelError
+
+log = structlog.get_logger()
+
+_HTTP_CODES = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}
+
+
+class ApiError(Exception):
+    """A request is answered with an error; the message says what is wrong and what to do."""
+
+    def __init__(self, status: int, code: str, message: str, *, target: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.failure = Failure(code=code, message=message, target=target)
+
+
+def not_found(type: str, name: str, group: str) -> ApiError:
+    """Return Azure's answer for a resource that does not exist."""
+    return ApiError(
+        404,
+        "ResourceNotFound",
+        f"The Resource '{type}/{name}' under resource group '{group}' was not found.",
+    )
+
+
+def error_response(
+    status: int,
+    failure: Failure,
+    *,
+    details: Sequence[Failure] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return an error in ARM's shape; `target` and `details` only where there are any."""
+    error: dict[str, Any] = failure.model_dump(exclude_none=True)
+    if details:
+        error["details"] = [detail.model_dump(exclude_none=True) for detail in details]
+    return JSONResponse({"error": error}, status_code=status, headers=dict(headers or {}))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Give the app an answer in ARM's shape for everything that a route may raise."""
+
+    @app.exception_handler(ApiError)
+    async def on_api_error(_request: Request, error: ApiError) -> JSONResponse:
+        return error_response(error.status, error.failure)
+
+    @app.exception_handler(ModelError)
+    async def on_model_error(_request: Request, error: ModelError) -> JSONResponse:
+        if len(error.faults) == 1:
+            return error_response(400, error.faults[0])
+        summary = Failure(
+            code="MultipleErrorsOccurred",
+            message=f"The request has {len(error.faults)} errors; see details.",
+        )
+        return error_response(400, summary, details=error.faults)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = _HTTP_CODES.get(error.status_code, "BadRequest")
+        message = (
+            f"There is nothing at {request.url.path}."
+            if error.status_code == 404
+            else f"{request.method} is not possible at {request.url.path}."
+            if error.status_code == 405
+            else str(error.detail)
+        )
+        return error_response(
+            error.status_code, Failure(code=code, message=message), headers=error.headers
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def on_parameters(_request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [
+            Failure(
+                code="InvalidParameter",
+                message=f"{fault['loc'][-1]}: {fault['msg']}",
+                target=str(fault["loc"][-1]),
+            )
+            for fault in error.errors()
+        ]
+        return error_response(400, faults[0], details=faults[1:])
+
+    async def on_database_away(_request: Request, error: Exception) -> JSONResponse:
+        log.warning("database_unavailable", error=str(error) or type(error).__name__)
+        return _unavailable("The database does not answer just now; try again.")
+
+    for kind in DATABASE_AWAY:
+        app.add_exception_handler(kind, on_database_away)
+
+    @app.exception_handler(asyncpg.UndefinedTableError)
+    async def on_missing_view(_request: Request, error: Exception) -> JSONResponse:
+        log.warning("view_missing", error=str(error))
+        return _unavailable("A service has not set up its tables yet; see /readyz.")
+
+
+def _unavailable(message: str) -> JSONResponse:
+    return error_response(
+        503, Failure(code="ServiceUnavailable", message=message), headers={"Retry-After": "1"}
+    )

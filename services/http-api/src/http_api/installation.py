@@ -1,0 +1,113 @@
+"""Read-only SQL on what belongs to no scale set: feeds, hosts, the event log, and the metrics."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from rollcall_kit.outbox import Connection
+
+EVENT = (
+    "stream, sequence, id, type, source, subject, correlation_id, time, body, previous_hash, hash"
+)
+
+
+async def feeds(connection: Connection) -> list[dict[str, Any]]:
+    """Return each feed with its present error and its errors so far."""
+    errors: dict[str, list[dict[str, Any]]] = {}
+    for row in await connection.fetch(
+        "SELECT feed, code, count, last_at, last_message FROM feed_error_view ORDER BY feed, code"
+    ):
+        errors.setdefault(row["feed"], []).append(
+            {
+                "code": row["code"],
+                "count": row["count"],
+                "lastTime": row["last_at"].isoformat(),
+                "lastMessage": row["last_message"],
+            }
+        )
+    rows = await connection.fetch(
+        "SELECT feed, url, checked_at, updated_at, feed_updated, error FROM feed_view ORDER BY feed"
+    )
+    return [
+        {
+            "name": row["feed"],
+            "url": _without_password(row["url"]),
+            "up": row["error"] is None,
+            "checkedTime": row["checked_at"].isoformat() if row["checked_at"] else None,
+            "acceptedTime": row["updated_at"].isoformat() if row["updated_at"] else None,
+            "feedUpdated": row["feed_updated"],
+            "error": None if row["error"] is None else json.loads(row["error"]),
+            "errors": errors.get(row["feed"], []),
+        }
+        for row in rows
+    ]
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+async def hosts(connection: Connection) -> list[dict[str, Any]]:
+    """Return each host with the time of its agent's last sign of life, and its instances' count."""
+    rows = await connection.fetch(
+        """
+        SELECT h.host, h.driver, h.seen_at, count(i.id) AS instances
+        FROM host_view h LEFT JOIN instance_view i USING (host)
+        GROUP BY h.host, h.driver, h.seen_at ORDER BY h.host
+        """
+    )
+    return [
+        {
+            "host": row["host"],
+            "driver": row["driver"],
+            "seenTime": row["seen_at"].isoformat(),
+            "instances": row["instances"],
+        }
+        for row in rows
+    ]
+
+
+async def events(
+    connection: Connection, stream: str, *, after: int, limit: int
+) -> Sequence[Mapping[str, Any]]:
+    """Return a stream's entries after a sequence number.
+
+    Entries are numbered without gaps and become visible in order, since each writer holds the
+    stream's head until it commits: whoever reads on from the last number misses nothing.
+    """
+    rows: Sequence[Mapping[str, Any]] = await connection.fetch(
+        f"SELECT {EVENT} FROM event_view WHERE stream = $1 AND sequence > $2 "
+        "ORDER BY sequence LIMIT $3",
+        stream,
+        after,
+        limit,
+    )
+    return rows
+
+
+async def last_sequence(connection: Connection, stream: str) -> int:
+    """Return the number of a stream's newest entry; 0 where there is none."""
+    return int(
+        await connection.fetchval(
+            "SELECT coalesce(max(sequence), 0) FROM event_view WHERE stream = $1", stream
+        )
+    )
+
+
+async def instance_metrics(connection: Connection) -> Sequence[Mapping[str, Any]]:
+    """Count instances by set, version and health."""
+    rows: Sequence[Mapping[str, Any]] = await connection.fetch(
+        "SELECT scale_set, coalesce(version, '') AS version, health, count(*) AS count "
+        "FROM instance_view GROUP BY scale_set, version, health"
+    )
+    return rows
+
+
+async def upgrade_metrics(connection: Connection) -> Sequence[Mapping[str, Any]]:
+    """Count upgrades by status."""
+    rows: Sequence[Mapping[str, Any]] = await connection.fetch(
+        "SELECT status, count(*) AS count FROM upgrade_view GROUP BY status"
+    )
+    return rows

@@ -1,0 +1,49 @@
+"""What Prometheus scrapes: this process's counters, and the installation's state from the views."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from rollcall_kit.outbox import Connection
+
+from http_api import installation
+
+http_requests = Counter(
+    "rollcall_http_requests_total", "Requests answered", ["method", "route", "status"]
+)
+http_seconds = Histogram(
+    "rollcall_http_request_seconds", "Time to answer a request", ["method", "route"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot(Collector):
+    metrics: Sequence[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.metrics
+
+
+async def scrape(connection: Connection) -> bytes:
+    """Return all metrics in Prometheus' text form."""
+    up = GaugeMetricFamily("rollcall_feed_up", "1 while the feed is read", labels=["feed"])
+    errors = CounterMetricFamily(
+        "rollcall_feed_errors", "Polls of a feed that failed", labels=["feed", "code"]
+    )
+    for feed in await installation.feeds(connection):
+        up.add_metric([feed["name"]], float(feed["up"]))
+        for error in feed["errors"]:
+            errors.add_metric([feed["name"], error["code"]], error["count"])
+    instances = GaugeMetricFamily(
+        "rollcall_instances", "Instances", labels=["scale_set", "version", "health"]
+    )
+    for row in await installation.instance_metrics(connection):
+        instances.add_metric([row["scale_set"], row["version"], row["health"]], row["count"])
+    upgrades = GaugeMetricFamily("rollcall_upgrades", "Upgrades on record", labels=["status"])
+    for row in await installation.upgrade_metrics(connection):
+        upgrades.add_metric([row["status"]], row["count"])
+    registry = CollectorRegistry()
+    registry.register(_Snapshot([up, errors, instances, upgrades]))
+    return generate_latest() + generate_latest(registry)

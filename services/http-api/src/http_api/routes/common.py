@@ -1,0 +1,112 @@
+"""What the routes share: the server, resource ids from paths, api-version, bodies, pages."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Annotated, Any
+
+import asyncpg
+from fastapi import Depends, Query, Request
+
+from http_api import store
+from http_api.domain.documents import parse_body
+from http_api.domain.present.scale_sets import StoredScaleSet
+from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, resource_id
+from http_api.errors import ApiError, not_found
+from http_api.writes import Server
+
+SUBSCRIPTION = "/subscriptions/{subscription}"
+GROUP = SUBSCRIPTION + "/resourceGroups/{group}"
+SET = GROUP + f"/providers/{SCALE_SETS}" + "/{name}"
+BALANCER = GROUP + f"/providers/{LOAD_BALANCERS}" + "/{name}"
+
+_VERSION = re.compile(r"(\d{4}-\d{2}-\d{2})(-[a-z]+)?", re.ASCII)
+
+
+def server_of(request: Request) -> Server:
+    """Return what routes may use."""
+    server: Server = request.app.state.server
+    return server
+
+
+def pool_of(request: Request) -> asyncpg.Pool:
+    """Return the database's connection pool."""
+    return server_of(request).context.database
+
+
+def need_api_version(request: Request) -> None:
+    """Refuse a request without an api-version, as Azure does; any well-formed one is taken.
+
+    Clients move ahead of servers: a version newer than any known here is no reason to refuse.
+    """
+    given = next((v for k, v in request.query_params.items() if k.lower() == "api-version"), "")
+    if not given:
+        raise ApiError(
+            400,
+            "MissingApiVersionParameter",
+            "The api-version query parameter (?api-version=) is required for all requests.",
+        )
+    match = _VERSION.fullmatch(given.lower())
+    try:
+        date.fromisoformat(match[1] if match else "")
+    except ValueError as error:
+        raise ApiError(
+            400,
+            "InvalidApiVersionParameter",
+            f"The api-version '{given[:40]}' is invalid. It is a date such as 2018-10-01.",
+        ) from error
+
+
+def scale_set_place(subscription: str, group: str, name: str) -> ResourceId:
+    """Return the id of the scale set in the path."""
+    return resource_id(subscription=subscription, group=group, type=SCALE_SETS, name=name)
+
+
+def balancer_place(subscription: str, group: str, name: str) -> ResourceId:
+    """Return the id of the load balancer in the path."""
+    return resource_id(subscription=subscription, group=group, type=LOAD_BALANCERS, name=name)
+
+
+Pool = Annotated[asyncpg.Pool, Depends(pool_of)]
+ServerOf = Annotated[Server, Depends(server_of)]
+ScaleSetPlace = Annotated[ResourceId, Depends(scale_set_place)]
+BalancerPlace = Annotated[ResourceId, Depends(balancer_place)]
+
+
+async def existing_scale_set(pool: Pool, place: ScaleSetPlace) -> StoredScaleSet:
+    """Return the scale set in the path. Raises ApiError 404."""
+    async with pool.acquire() as connection:
+        found = await store.scale_set(connection, place.key)
+    if found is None:
+        raise not_found(SCALE_SETS, place.name, place.group)
+    return found
+
+
+ScaleSet = Annotated[StoredScaleSet, Depends(existing_scale_set)]
+Top = Annotated[int | None, Query(alias="$top", ge=1, le=1000)]
+SkipToken = Annotated[str, Query(alias="$skiptoken", max_length=500, pattern=r"^[^\x00]*$")]
+
+
+async def json_body(request: Request, server: ServerOf) -> dict[str, Any]:
+    """Return the request's JSON object. Raises ModelError, or ApiError 413."""
+    limit = server.settings.api_max_body
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > limit:
+            raise ApiError(413, "RequestEntityTooLarge", f"The body is larger than {limit} bytes.")
+    return parse_body(bytes(raw))
+
+
+JsonBody = Annotated[dict[str, Any], Depends(json_body)]
+
+
+def page(request: Request, value: Sequence[Any], token: str | None) -> Mapping[str, Any]:
+    """Return a list, with the absolute URL of what follows if there is more."""
+    document: dict[str, Any] = {"value": value}
+    if token is not None:
+        kept = {k: v for k, v in request.query_params.items() if k != "$skiptoken"}
+        document["nextLink"] = str(
+            request.url.replace_query_params(**kept, **{"$skiptoken": token})
+        )
+    return document

@@ -1,0 +1,115 @@
+"""Instances of a scale set, and bringing them to the model (M41)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from rollcall_contracts.events import Event, ModelDeployRequested
+from rollcall_kit.outbox import Connection
+
+from http_api import queries
+from http_api.domain.present.instances import InstanceRow, instance_json, instance_view_json
+from http_api.errors import ApiError
+from http_api.routes.common import (
+    SET,
+    JsonBody,
+    Pool,
+    ScaleSet,
+    ServerOf,
+    SkipToken,
+    Top,
+    need_api_version,
+    page,
+)
+
+router = APIRouter(tags=["instances"], dependencies=[Depends(need_api_version)])
+INSTANCES = SET + "/virtualMachines"
+Expand = Annotated[str, Query(alias="$expand")]
+
+
+def wants_view(expand: str) -> bool:
+    """Say whether `$expand` asks for instance views."""
+    return "instanceview" in (part.strip().lower() for part in expand.split(","))
+
+
+@router.get(INSTANCES)
+async def list_all(
+    request: Request,
+    scale_set: ScaleSet,
+    pool: Pool,
+    server: ServerOf,
+    expand: Expand = "",
+    filter: Annotated[str, Query(alias="$filter")] = "",
+    top: Top = None,
+    skip_token: SkipToken = "",
+) -> Response:
+    """Return the instances in the order of their numbers."""
+    if filter:
+        # An unheeded filter would give instances that the client did not ask for.
+        raise ApiError(400, "InvalidParameter", "$filter is not supported.", target="$filter")
+    limit = min(top or server.settings.api_page_size, server.settings.api_page_size)
+    async with pool.acquire() as connection:
+        found = await queries.instances(connection, scale_set.id, after=skip_token, limit=limit + 1)
+    token = found[limit - 1].id if len(found) > limit else None
+    shown = [instance_json(scale_set, each, with_view=wants_view(expand)) for each in found[:limit]]
+    return JSONResponse(page(request, shown, token))
+
+
+async def existing_instance(scale_set: ScaleSet, instance_id: str, pool: Pool) -> InstanceRow:
+    """Return the instance in the path. Raises ApiError 404."""
+    async with pool.acquire() as connection:
+        found = await queries.instance(connection, scale_set.id, instance_id.replace("\0", ""))
+    if found is None:
+        raise _no_instances(scale_set.name, [instance_id], status=404)
+    return found
+
+
+Instance = Annotated[InstanceRow, Depends(existing_instance)]
+
+
+@router.get(INSTANCES + "/{instance_id}")
+async def get(scale_set: ScaleSet, instance: Instance, expand: Expand = "") -> Response:
+    """Return one instance."""
+    return JSONResponse(instance_json(scale_set, instance, with_view=wants_view(expand)))
+
+
+@router.get(INSTANCES + "/{instance_id}/instanceView")
+async def get_view(scale_set: ScaleSet, instance: Instance) -> Response:
+    """Return the state of one instance at this moment."""
+    return JSONResponse(instance_view_json(scale_set, instance))
+
+
+@router.post(SET + "/manualupgrade")
+async def deploy_model(scale_set: ScaleSet, body: JsonBody, server: ServerOf) -> Response:
+    """Bring instances to the model now, failed ones too; `["*"]` means all."""
+    names = {key.lower(): value for key, value in body.items()}
+    ids = names.get("instanceids")
+    if not isinstance(ids, list) or not ids or not all(isinstance(each, str) for each in ids):
+        raise ApiError(
+            400,
+            "InvalidParameter",
+            'instanceIds must be a list of instance ids, or ["*"] for all.',
+            target="instanceIds",
+        )
+
+    async def work(connection: Connection) -> tuple[None, list[Event]]:
+        if "*" not in ids:
+            known = await queries.known_instances(connection, scale_set.id, ids)
+            unknown = [each for each in ids if each not in known]
+            if unknown:
+                raise _no_instances(scale_set.name, unknown, status=400)
+        wanted = ("*",) if "*" in ids else tuple(dict.fromkeys(ids))
+        return None, [ModelDeployRequested(scale_set=scale_set.id, instance_ids=wanted)]
+
+    await server.transact(work)
+    return Response(status_code=202)
+
+
+def _no_instances(scale_set: str, ids: list[str], *, status: int) -> ApiError:
+    shown = ", ".join(ids[:10])
+    return ApiError(
+        status,
+        "InstanceNotFound" if status == 404 else "InvalidParameter",
+        f"The scale set {scale_set} has no instance {shown}.",
+        target="instanceIds",
+    )

@@ -1,0 +1,74 @@
+"""Load balancers, which exist here for their probes (M31)."""
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from http_api import store
+from http_api.domain.present.scale_sets import load_balancer_json
+from http_api.domain.resource_ids import LOAD_BALANCERS
+from http_api.errors import not_found
+from http_api.routes.common import (
+    BALANCER,
+    GROUP,
+    SUBSCRIPTION,
+    BalancerPlace,
+    JsonBody,
+    Pool,
+    ServerOf,
+    SkipToken,
+    need_api_version,
+    page,
+)
+from http_api.writes import delete_load_balancer, write_load_balancer
+
+router = APIRouter(tags=["load balancers"], dependencies=[Depends(need_api_version)])
+
+
+@router.put(BALANCER)
+async def put(place: BalancerPlace, body: JsonBody, server: ServerOf) -> Response:
+    """Create a load balancer, or change what the body names."""
+    stored, created = await write_load_balancer(server, place, body, patch=False)
+    return JSONResponse(load_balancer_json(stored), status_code=201 if created else 200)
+
+
+@router.patch(BALANCER)
+async def patch(place: BalancerPlace, body: JsonBody, server: ServerOf) -> Response:
+    """Change a load balancer by a JSON merge patch."""
+    stored, _ = await write_load_balancer(server, place, body, patch=True)
+    return JSONResponse(load_balancer_json(stored))
+
+
+@router.get(BALANCER)
+async def get(place: BalancerPlace, pool: Pool) -> Response:
+    """Return a load balancer."""
+    async with pool.acquire() as connection:
+        found = await store.load_balancer(connection, place.key)
+    if found is None:
+        raise not_found(LOAD_BALANCERS, place.name, place.group)
+    return JSONResponse(load_balancer_json(found))
+
+
+@router.delete(BALANCER)
+async def delete(place: BalancerPlace, server: ServerOf) -> Response:
+    """Delete a load balancer that no scale set uses; 204 if there is none."""
+    return Response(status_code=202 if await delete_load_balancer(server, place) else 204)
+
+
+@router.get(f"{SUBSCRIPTION}/providers/{LOAD_BALANCERS}")
+@router.get(f"{GROUP}/providers/{LOAD_BALANCERS}")
+async def list_all(
+    request: Request,
+    pool: Pool,
+    server: ServerOf,
+    subscription: str,
+    group: str | None = None,
+    skip_token: SkipToken = "",
+) -> Response:
+    """Return the load balancers of a subscription or of a group."""
+    limit = server.settings.api_page_size
+    async with pool.acquire() as connection:
+        found = await store.load_balancers(
+            connection, subscription=subscription, group=group, after=skip_token, limit=limit + 1
+        )
+    token = found[limit - 1].id.lower() if len(found) > limit else None
+    return JSONResponse(page(request, [load_balancer_json(each) for each in found[:limit]], token))

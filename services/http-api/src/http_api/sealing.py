@@ -1,0 +1,47 @@
+"""Sealing a model's secrets, and keeping the sealed ones that a request leaves out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollcall_kit.secrets import SealError, seal, unseal
+
+from http_api.domain.documents import at
+from http_api.domain.secrets import Secrets
+
+_PROFILE = "properties.virtualMachineProfile"
+
+
+def sealed_secrets(
+    key: str, model: Mapping[str, Any], old: Mapping[str, Any], new: Secrets
+) -> dict[str, Any]:
+    """Return `{"customData": …, "extensions": {name: …}}` for a merged model.
+
+    Clients read models without secrets and write them back: what a request leaves out stays, as
+    long as its extension or osProfile does. An unchanged secret keeps its sealed text, so that
+    only a real change makes a new generation.
+    """
+    custom_data = old.get("customData")
+    if new.clears_custom_data or at(model, f"{_PROFILE}.osProfile") is None:
+        custom_data = None
+    elif new.custom_data is not None:
+        custom_data = _seal(key, new.custom_data, custom_data)
+    kept: Mapping[str, str] = old.get("extensions") or {}
+    extensions = at(model, f"{_PROFILE}.extensionProfile.extensions")
+    sealed: dict[str, str] = {}
+    for item in extensions if isinstance(extensions, list) else []:
+        name = str(at(item, "name")).lower()
+        if name in new.protected_settings:
+            sealed[name] = _seal(key, new.protected_settings[name], kept.get(name))
+        elif name in kept:
+            sealed[name] = kept[name]
+    return {"customData": custom_data, "extensions": sealed}
+
+
+def _seal(key: str, text: str, old: str | None) -> str:
+    if old is not None:
+        try:
+            if unseal(key, old) == text:
+                return old
+        except SealError:  # sealed under a key that is gone: agents cannot open it either
+            return seal(key, text)
+    return seal(key, text)

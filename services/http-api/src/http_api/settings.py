@@ -1,0 +1,17 @@
+"""What http-api is told from outside, beside what every service is told."""
+
+from pydantic import Field, SecretStr
+from rollcall_kit import settings
+
+
+class Settings(settings.Settings):
+    """The API's own settings; all of them `ROLLCALL_…` in the environment."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8080, ge=0, le=65535)
+    api_token: SecretStr = SecretStr("")  # what clients send as `Authorization: Bearer …`
+    api_metrics_open: bool = False  # serve /metrics to scrapers that have no token
+    api_page_size: int = Field(default=200, ge=1, le=1000)  # items of a list before a nextLink
+    api_max_body: int = Field(default=4 * 1024 * 1024, ge=1024)  # bytes of a request
+    api_keepalive: float = Field(default=15, gt=0)  # seconds between an idle stream's comments
+    require_health_source: bool = False  # refuse what M34 only warns of

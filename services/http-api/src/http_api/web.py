@@ -1,0 +1,34 @@
+"""The FastAPI application: routes, errors, and the gate before them."""
+
+from fastapi import FastAPI
+
+from http_api.asgi import Gate
+from http_api.errors import add_handlers
+from http_api.routes import (
+    events,
+    images,
+    instances,
+    load_balancers,
+    operations,
+    scale_sets,
+    upgrades,
+)
+from http_api.writes import Server
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the application over one server's database, settings and configuration."""
+    app = FastAPI(
+        title="Rollcall",
+        summary="Automatic OS image upgrades: Azure's scale set API, and Rollcall's own.",
+        openapi_url="/rollcall/openapi.json",
+        docs_url=None,  # the pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.server = server
+    add_handlers(app)
+    for module in (scale_sets, instances, upgrades, load_balancers, images, events, operations):
+        app.include_router(module.router)
+    app.add_middleware(Gate, settings=server.settings)
+    return app

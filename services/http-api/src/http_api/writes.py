@@ -1,0 +1,227 @@
+"""Writing models: merge, check, store, and say so in the same transaction."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from rollcall_contracts.events import Event, ScaleSetChanged, ScaleSetDeleted
+from rollcall_contracts.model import Failure, ScaleSetSpec
+from rollcall_kit.config import Config
+from rollcall_kit.outbox import Connection
+from rollcall_kit.service import Context
+
+from http_api import queries, store
+from http_api.domain.documents import ModelError, at
+from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
+from http_api.domain.merging import READ_ONLY, merge_patch, merge_put, without
+from http_api.domain.present.scale_sets import Stored, StoredScaleSet
+from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId
+from http_api.domain.scale_sets import Rules, Sealed, probe_reference, read_scale_set
+from http_api.domain.secrets import take_secrets
+from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
+from http_api.errors import ApiError, not_found
+from http_api.sealing import sealed_secrets
+from http_api.settings import Settings
+
+T = TypeVar("T")
+_PROFILE = "properties.virtualMachineProfile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What every route may use."""
+
+    context: Context
+    settings: Settings
+    config: Config
+
+    @property
+    def rules(self) -> Rules:
+        """Return what this installation allows."""
+        return Rules(
+            supports=self.config.supports,
+            require_health_source=self.settings.require_health_source,
+        )
+
+    async def transact(
+        self, work: Callable[[Connection], Awaitable[tuple[T, Sequence[Event]]]]
+    ) -> T:
+        """Run `work` in one transaction with the events that it returns; return its result."""
+        results: list[T] = []
+
+        async def keep_result(connection: Connection) -> Sequence[Event]:
+            result, events = await work(connection)
+            results.append(result)
+            return events
+
+        await self.context.transact(keep_result)
+        return results[-1]
+
+
+async def write_scale_set(
+    server: Server, place: ResourceId, body: Mapping[str, Any], *, patch: bool
+) -> tuple[StoredScaleSet, bool]:
+    """Put or patch a scale set; return it, and whether it is new.
+
+    Raises ModelError for a model that cannot be taken, ApiError for a patch of nothing.
+    """
+    body, secrets = take_secrets(without(canonical(body, SCALE_SET), READ_ONLY))
+
+    async def work(connection: Connection) -> tuple[tuple[StoredScaleSet, bool], list[Event]]:
+        await store.lock_models(connection)
+        old = await store.scale_set(connection, place.key)
+        if old is None and patch:
+            raise not_found(SCALE_SETS, place.name, place.group)
+        now = server.context.now()
+        base = old or await _blank(server, connection, place, now)
+        merge = merge_patch if patch else merge_put
+        model = merge(base.model, body)
+        sealed = sealed_secrets(server.settings.secrets_key, model, base.secrets, secrets)
+        revision = await store.next_revision(connection)
+        generation = base.generation
+        if old is None or _profile(old.model, old.secrets) != _profile(model, sealed):
+            generation = revision
+        stored = replace(base, model=model, secrets=sealed, generation=generation)
+        stored, spec = await _check(server, connection, stored, revision)
+        await store.save_scale_set(connection, place, stored, now)
+        return (stored, old is None), [ScaleSetChanged(scale_set=stored.id, spec=spec)]
+
+    return await server.transact(work)
+
+
+async def _blank(
+    server: Server, connection: Connection, place: ResourceId, now: datetime
+) -> StoredScaleSet:
+    """Return a set that has nothing yet; one that comes back keeps the case of its former id."""
+    return StoredScaleSet(
+        id=await queries.former_id(connection, place.key) or place.id,
+        model={"location": server.config.location},
+        secrets={},
+        generation=0,
+        load_balancer=None,
+        warnings=(),
+        created_at=now,
+    )
+
+
+def _profile(model: Mapping[str, Any], sealed: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what instances are made from: a change of it makes a new generation."""
+    return at(model, _PROFILE), sealed
+
+
+async def _check(
+    server: Server, connection: Connection, stored: StoredScaleSet, revision: int
+) -> tuple[StoredScaleSet, ScaleSetSpec]:
+    """Return the set with its warnings and its load balancer, and the spec that it amounts to."""
+    balancer: LoadBalancer | None = None
+    reference = probe_reference(stored.model)
+    if reference is not None:
+        found = await store.load_balancer(connection, reference[0])
+        balancer = None if found is None else read_load_balancer(found.model)
+    spec, warnings = read_scale_set(
+        stored.model,
+        id=stored.id,
+        name=stored.name,
+        revision=revision,
+        generation=stored.generation,
+        sealed=Sealed(
+            custom_data=stored.secrets.get("customData"),
+            extensions=stored.secrets.get("extensions") or {},
+        ),
+        balancer=balancer,
+        rules=server.rules,
+    )
+    return replace(
+        stored,
+        load_balancer=None if reference is None else reference[0],
+        warnings=tuple(warning.model_dump() for warning in warnings),
+    ), spec
+
+
+async def delete_scale_set(server: Server, place: ResourceId) -> bool:
+    """Delete a scale set, and have its instances deleted; return whether there was one."""
+
+    async def work(connection: Connection) -> tuple[bool, list[Event]]:
+        await store.lock_models(connection)
+        id = await store.delete_scale_set(connection, place.key)
+        if id is None:
+            return False, []
+        revision = await store.next_revision(connection)
+        return True, [ScaleSetDeleted(scale_set=id, revision=revision)]
+
+    return await server.transact(work)
+
+
+async def write_load_balancer(
+    server: Server, place: ResourceId, body: Mapping[str, Any], *, patch: bool
+) -> tuple[Stored, bool]:
+    """Put or patch a load balancer, and tell the sets that use its probes.
+
+    Raises ModelError for a model that cannot be taken, or that a set using it could not go on with.
+    """
+    body = without(canonical(body, LOAD_BALANCER), READ_ONLY)
+
+    async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
+        await store.lock_models(connection)
+        old = await store.load_balancer(connection, place.key)
+        if old is None and patch:
+            raise not_found(LOAD_BALANCERS, place.name, place.group)
+        now = server.context.now()
+        base = old or Stored(
+            id=place.id, model={"location": server.config.location}, created_at=now
+        )
+        merge = merge_patch if patch else merge_put
+        stored = replace(base, model=merge(base.model, body))
+        probes = read_load_balancer(stored.model).probes
+        users = await store.scale_sets_behind(connection, place.key)
+        for user in users:
+            reference = probe_reference(user.model)
+            if reference is not None and reference[1] not in probes:
+                raise _in_use("probe", f"{stored.id}/probes/{reference[1]}", user)
+        await store.save_load_balancer(connection, place, stored, now)
+        return (stored, old is None), [await _tell(server, connection, user) for user in users]
+
+    return await server.transact(work)
+
+
+async def _tell(server: Server, connection: Connection, user: StoredScaleSet) -> Event:
+    try:
+        checked, spec = await _check(
+            server, connection, user, await store.next_revision(connection)
+        )
+    except ModelError as error:
+        raise ModelError(
+            *(
+                Failure(
+                    code=fault.code,
+                    message=f"{user.id} uses this load balancer: {fault.message}",
+                    target=user.id,
+                )
+                for fault in error.faults
+            )
+        ) from error
+    await store.save_warnings(connection, user.id.lower(), checked.warnings)
+    return ScaleSetChanged(scale_set=user.id, spec=spec)
+
+
+async def delete_load_balancer(server: Server, place: ResourceId) -> bool:
+    """Delete a load balancer that no set uses; return whether there was one."""
+
+    async def work(connection: Connection) -> tuple[bool, list[Event]]:
+        await store.lock_models(connection)
+        for user in await store.scale_sets_behind(connection, place.key):
+            raise _in_use("", place.id, user)
+        return await store.delete_load_balancer(connection, place.key), []
+
+    return await server.transact(work)
+
+
+def _in_use(part: str, id: str, user: StoredScaleSet) -> ApiError:
+    return ApiError(
+        400,
+        f"LoadBalancer{part.capitalize()}InUseByVirtualMachineScaleSet",
+        f"Cannot remove the load balancer {part + ' ' if part else ''}{id}, since the scale set "
+        f"{user.id} uses it as its health probe. Take it out of the scale set's model first.",
+        target=user.id,
+    )
