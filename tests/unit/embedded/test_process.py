@@ -14,7 +14,7 @@ from rollcall_embedded.process import (
     kept_secret,
     write_private,
 )
-from rollcall_embedded.rabbitmq import VHOST, definitions
+from rollcall_kit.definitions import VHOST, broker_definitions
 
 
 def test_a_free_port_is_neither_ephemeral_nor_one_of_the_instances() -> None:
@@ -84,7 +84,7 @@ def test_an_agent_is_told_no_database_and_no_token_and_its_own_ports(tmp_path: P
 
 
 def test_the_broker_gets_both_accounts_and_the_auditor_may_only_read_its_queue() -> None:
-    made = definitions("secret", "other")
+    made = broker_definitions(password="secret", auditor_password="other")
     assert {user["name"] for user in made["users"]} == {"rollcall", "auditor"}
     assert "secret" not in str(made)
     permissions = {entry["user"]: entry for entry in made["permissions"]}

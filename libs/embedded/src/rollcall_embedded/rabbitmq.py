@@ -8,10 +8,10 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from rollcall_kit.auditing import AUDITOR, auditor_definitions, password_hash
+from rollcall_kit.auditing import AUDITOR
+from rollcall_kit.definitions import USER, VHOST, broker_definitions
 
 from rollcall_embedded.process import (
     LOOPBACK,
@@ -26,8 +26,6 @@ from rollcall_embedded.process import (
 )
 from rollcall_embedded.server import Server
 
-USER = "rollcall"
-VHOST = "rollcall"
 NODE = "rollcall@localhost"
 
 # Erlang's distribution stays on loopback, for the server and for its tools.
@@ -53,29 +51,6 @@ def find_rabbitmq() -> Path | None:
     """
     script = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     return script if script.exists() else None
-
-
-def definitions(password: str, auditor_password: str) -> dict[str, Any]:
-    """Return accounts, vhost and permissions: `rollcall` may do everything, the auditor reads."""
-    salt = secrets.token_bytes(4)
-    auditor = auditor_definitions(
-        password=auditor_password, salt=secrets.token_bytes(4), vhost=VHOST
-    )
-    own: dict[str, list[dict[str, Any]]] = {
-        "users": [
-            {
-                "name": USER,
-                "password_hash": password_hash(password, salt),
-                "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": "administrator",
-            }
-        ],
-        "vhosts": [{"name": VHOST}],
-        "permissions": [
-            {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
-        ],
-    }
-    return {kind: own.get(kind, []) + auditor.get(kind, []) for kind in own | auditor}
 
 
 class RabbitServer(Server):
@@ -125,12 +100,9 @@ class RabbitServer(Server):
         plugins = "rabbitmq_management" if self.management else ""
         (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
         (self.folder / "advanced.config").write_text("[].\n")
-        write_private(self.folder / "definitions.json", json.dumps(self.definitions()))
+        made = broker_definitions(password=self.password, auditor_password=self.auditor_password)
+        write_private(self.folder / "definitions.json", json.dumps(made))
         self.await_predecessor(self.folder / "server.pid")
-
-    def definitions(self) -> dict[str, Any]:
-        """Return what the server imports at every start."""
-        return definitions(self.password, self.auditor_password)
 
     def choose_ports(self) -> None:
         """Take free ports for AMQP, management, distribution and epmd."""
