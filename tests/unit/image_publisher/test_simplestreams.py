@@ -135,6 +135,7 @@ def test_items_inherit_from_version_and_product_and_aliases() -> None:
         ({"sha256": None}, FeedCode.CHECKSUM_MISSING),
         ({"sha256": None, "md5": "6ba617eafc992e33e7c141c679225e53"}, FeedCode.CHECKSUM_MISSING),
         ({"sha256": "abc"}, FeedCode.CHECKSUM_MISSING),
+        ({"sha256": SHA + "\n"}, FeedCode.CHECKSUM_MISSING),
         ({"size": None}, FeedCode.CHECKSUM_MISSING),
         ({"size": "12"}, FeedCode.CHECKSUM_MISSING),
         ({"size": True}, FeedCode.CHECKSUM_MISSING),
@@ -158,7 +159,9 @@ def test_a_bad_version_is_refused_alone(changes: dict[str, Any], code: FeedCode)
     assert len(page.present) == 2  # refused is not gone
 
 
-@pytest.mark.parametrize("version", ["latest", "LATEST", "1..0", ".1", "1/2", "a b", "", "1" * 129])
+@pytest.mark.parametrize(
+    "version", ["latest", "LATEST", "1\n", "1..0", ".1", "1/2", "a b", "", "1" * 129]
+)
 def test_a_bad_version_name_is_refused(version: str) -> None:
     page = parse(products({version: {"items": {"disk1.img": item()}}}))
     assert page.offered == ()

@@ -32,9 +32,9 @@ CONTENT_ID = "rollcall:images"
 ITEM = "image"  # the ftype of the one file that a version has
 
 # What image-publisher accepts; a feed that it would refuse must not come into being.
-_VERSION = re.compile(r"^[0-9A-Za-z]+([._+-][0-9A-Za-z]+)*$")
-_NAME = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._-]*$")
-_FILE_NAME = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._+-]*$")
+_VERSION = re.compile(r"[0-9A-Za-z]+([._+-][0-9A-Za-z]+)*")
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
+_FILE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]*")
 _NAME_LIMIT = 128
 
 
@@ -80,8 +80,8 @@ def add_image(
     The same file added again changes nothing. Raises FeedFolderError: a version that is there with
     other content, or was withdrawn; a name that readers would refuse; a folder that is no feed.
     """
-    _check_names(publisher, offer, sku, version)
-    if not _FILE_NAME.match(file.name):
+    check_names(publisher, offer, sku, version)
+    if not _FILE_NAME.fullmatch(file.name):
         raise FeedFolderError(f"{file.name!r}: rename the file, using letters, digits and `._+-`")
     product = f"{publisher}:{offer}:{sku}"
     path = f"images/{publisher}/{offer}/{sku}/{version}/{file.name}"
@@ -242,11 +242,12 @@ def dict_of(value: object) -> dict[str, Any]:
     return value
 
 
-def _check_names(publisher: str, offer: str, sku: str, version: str) -> None:
+def check_names(publisher: str, offer: str, sku: str, version: str) -> None:
+    """Raise FeedFolderError for a name that image-publisher would refuse."""
     for name, what in ((publisher, "publisher"), (offer, "offer"), (sku, "SKU")):
-        if not _NAME.match(name) or len(name) > _NAME_LIMIT:
+        if not _NAME.fullmatch(name) or len(name) > _NAME_LIMIT:
             raise FeedFolderError(f"{what} {name!r}: use letters, digits, `.`, `_` and `-`")
-    if not _VERSION.match(version) or len(version) > _NAME_LIMIT or version.lower() == LATEST:
+    if not _VERSION.fullmatch(version) or len(version) > _NAME_LIMIT or version.lower() == LATEST:
         raise FeedFolderError(
             f"version {version!r}: use numbers with dots, such as 1.0.10 or 20240501.2"
         )

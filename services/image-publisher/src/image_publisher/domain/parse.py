@@ -11,10 +11,10 @@ from rollcall_contracts.model import LATEST, Image
 
 from image_publisher.domain.feed import FeedCode, FeedError, Target
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # A dot, dash, underscore or plus may divide, but not begin or end.
-_VERSION = re.compile(r"^[0-9A-Za-z]+([._+-][0-9A-Za-z]+)*$")
-_NAME = re.compile(r"^[0-9A-Za-z][0-9A-Za-z._-]*$")
+_VERSION = re.compile(r"[0-9A-Za-z]+([._+-][0-9A-Za-z]+)*")
+_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
 NAME_LIMIT = 128
 
 
@@ -68,7 +68,7 @@ def check_version(version: object) -> str:
     if (
         not isinstance(version, str)
         or len(version) > NAME_LIMIT
-        or not _VERSION.match(version)
+        or not _VERSION.fullmatch(version)
         or version.lower() == LATEST
     ):
         raise FeedError(
@@ -80,7 +80,7 @@ def check_version(version: object) -> str:
 
 def check_name(name: object, what: str) -> str:
     """Return a publisher's, offer's or SKU's name. Raises FeedError (ImageNameInvalid)."""
-    if not isinstance(name, str) or len(name) > NAME_LIMIT or not _NAME.match(name):
+    if not isinstance(name, str) or len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
         raise FeedError(
             FeedCode.NAME_INVALID, f"{what} {name!r}: use letters, digits, `.`, `_` and `-`"
         )
@@ -90,7 +90,9 @@ def check_name(name: object, what: str) -> str:
 def as_three_names(product: str) -> Target | None:
     """Return the target of a product that is named `publisher:offer:sku`, else None."""
     names = product.split(":")
-    if len(names) != 3 or not all(_NAME.match(name) and len(name) <= NAME_LIMIT for name in names):
+    if len(names) != 3 or not all(
+        _NAME.fullmatch(name) and len(name) <= NAME_LIMIT for name in names
+    ):
         return None
     return Target(publisher=names[0], offer=names[1], sku=names[2])
 
@@ -109,7 +111,7 @@ def build_image(
     """Return one version. Raises FeedError, which names the field that is missing or wrong."""
     name = check_version(version)
     digest = sha256.lower() if isinstance(sha256, str) else ""
-    if not _SHA256.match(digest):
+    if not _SHA256.fullmatch(digest):
         raise FeedError(FeedCode.CHECKSUM_MISSING, f"`sha256` is {sha256!r}, not 64 hex digits")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise FeedError(FeedCode.CHECKSUM_MISSING, f"`size` is {size!r}, not a number of bytes")
