@@ -64,6 +64,7 @@ class Broker:
         self._up = asyncio.Event()
         self._publisher: AbstractChannel | None = None
         self._connection: AbstractConnection | None = None
+        self._lost = asyncio.Event()
 
     async def run(
         self, consume: Callable[[AbstractConnection], Awaitable[None]] | None = None
@@ -71,6 +72,7 @@ class Broker:
         """Stay connected until cancelled; `consume` is called on each new connection."""
         pause = 0.1
         while True:
+            self._lost = asyncio.Event()
             try:
                 async with self._connected() as connection:
                     if consume is not None:
@@ -79,7 +81,8 @@ class Broker:
                     broker_connected.set(1)
                     log.info("broker_connected")
                     pause = 0.1
-                    await connection.closed()
+                    await self._lost.wait()
+                    log.warning("broker_connection_lost")
             except BROKER_ERRORS as error:
                 log.warning("broker_unreachable", error=str(error) or type(error).__name__)
             finally:
@@ -95,6 +98,7 @@ class Broker:
         )
         try:
             channel = await connection.channel(publisher_confirms=True)
+            self._watch(connection, channel)
             await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.TOPIC, durable=True)
             await channel.declare_exchange(DEAD_LETTERS, aio_pika.ExchangeType.DIRECT, durable=True)
             self._publisher = channel
@@ -102,7 +106,22 @@ class Broker:
             yield connection
         finally:
             self._publisher = None
-            await connection.close()
+            async with asyncio.timeout(5):  # a peer that is gone does not say goodbye
+                await connection.close()
+
+    def _watch(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+        """Make the connection again when it, or one channel that a service lives on, is gone.
+
+        `connection.closed()` only tells of a close from this side. The broker closes single
+        channels too, when an exchange is missing or an acknowledgement takes longer than it allows.
+        """
+        lost = self._lost
+        connection.close_callbacks.add(lambda *_: lost.set())
+        channel.close_callbacks.add(lambda *_: lost.set())
+
+    def reconnect(self) -> None:
+        """Give the connection up and make a new one, on which consumers start afresh."""
+        self._lost.set()
 
     @property
     def is_up(self) -> bool:
@@ -197,6 +216,11 @@ class Broker:
     ) -> AbstractChannel:
         """Declare a service's queue with its dead letters, and hand each delivery to `receive`."""
         channel = await connection.channel(publisher_confirms=False)
+        self._watch(connection, channel)
+        lost = self._lost
+        # The broker ends a consumer when its queue is deleted.
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(lambda _: lost.set())
         await channel.set_qos(prefetch_count=spec.prefetch)
         queue = await channel.declare_queue(
             spec.name,

@@ -65,13 +65,23 @@ async def start_consumer(
 
             await context.broker.subscribe(connection, consumer.queue, enqueue)
             task = asyncio.create_task(_batches(consumer, context, inbox))
+            task.add_done_callback(lambda done: _batches_ended(done, context))
             connection.close_callbacks.add(lambda *_: task.cancel())
         case TaskConsumer():
 
             async def start(message: AbstractIncomingMessage) -> None:
-                await _one_task(consumer, context, message)
+                # A task of the service's own: aio-pika cancels its callbacks with the connection.
+                task = asyncio.create_task(_one_task(consumer, context, message))
+                context.tasks.add(task)
+                task.add_done_callback(context.tasks.discard)
 
             await context.broker.subscribe(connection, consumer.queue, start)
+
+
+def _batches_ended(task: "asyncio.Task[None]", context: "Context") -> None:
+    if not task.cancelled():  # it never ends by itself
+        log.error("consumer_failed", exc_info=task.exception())
+        context.broker.reconnect()
 
 
 async def _batches(
@@ -151,10 +161,10 @@ async def _handle_single(
 async def _one_task(
     consumer: "TaskConsumer[Context]", context: "Context", message: AbstractIncomingMessage
 ) -> None:
-    event = await _parse_or_reject(consumer.queue.name, message)
-    if event is None:
-        return
     try:
+        event = await _parse_or_reject(consumer.queue.name, message)
+        if event is None:
+            return
         try:
             await consumer.handle(event, context)
         except Reject as error:
@@ -165,7 +175,7 @@ async def _one_task(
             await message.ack()
             messages_handled.labels(consumer.queue.name, "handled").inc()
     except BROKER_ERRORS as error:
-        log.info("acknowledgement_failed", event_type=event.type, error=str(error))
+        log.info("acknowledgement_failed", id=message.message_id, error=str(error))
 
 
 async def _parse_or_reject(queue: str, message: AbstractIncomingMessage) -> Event | None:

@@ -18,6 +18,7 @@ DATABASE_AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
     asyncpg.TransactionRollbackError,
 )
 
@@ -38,7 +39,12 @@ async def open_pool(url: str, *, size: int = 8, patience: float = 60) -> asyncpg
     while True:
         try:
             return await asyncpg.create_pool(url, min_size=1, max_size=size)
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+        except (
+            OSError,
+            asyncpg.CannotConnectNowError,
+            asyncpg.ConnectionDoesNotExistError,
+            asyncpg.TooManyConnectionsError,
+        ):
             if asyncio.get_running_loop().time() > deadline:
                 raise
             log.info("database_awaited")

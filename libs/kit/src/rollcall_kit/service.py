@@ -39,6 +39,7 @@ class Context:
     pool: asyncpg.Pool | None = None
     relay: Relay | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # of task consumers
 
     def now(self) -> datetime:
         """Return the time; UTC."""
@@ -110,9 +111,10 @@ async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -
                 task.result()  # a background task that ends has failed, or is not one
         finally:
             stopping.set()
-            for task in (*tasks, stop):
+            running = (*tasks, *context.tasks, stop)
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
             log.info("service_stopped")
 
 
