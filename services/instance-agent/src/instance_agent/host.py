@@ -142,6 +142,8 @@ class Host:
                 log.info("stale_order_ignored", attempt=order.attempt, known=decision.known)
             case Answered():
                 await report(decision.report)
+                if known is not None:
+                    await self._tidy(known)  # killed after the report, it could not
             case Refused():
                 await report(_refused(order, decision.failure, known))
             case Record():

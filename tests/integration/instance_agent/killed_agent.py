@@ -1,0 +1,230 @@
+"""Run by test_kill.py: carries one operation out again and again, killed at every point in turn.
+
+`killed_agent.py FOLDER OPERATION`. For each point: a child makes an instance, takes the operation
+up and kills itself (SIGKILL) at that point; a second child gets the same request again, as the
+broker would redeliver it. What is found then is printed, one line of JSON per point.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from instance_agent.app import build_host, open_journal
+from instance_agent.domain.record import Operation, Order
+from instance_agent.drivers import files, procfs
+from instance_agent.host import Host, Job
+from instance_agent.settings import Settings
+from instance_agent.stop_instances import stop_all
+from rollcall_cli.sample_image import build_image
+from rollcall_contracts.events import Event
+from rollcall_contracts.model import Extension, Image, Provisioning
+from rollcall_kit.secrets import new_key, seal
+from rollcall_testing import eventually
+
+SET = "/sets/web"
+KEY = new_key()
+SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
+EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
+
+
+class Killer:
+    """Ends this process at the chosen point: before or after one of the calls that matter."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.point = 0
+
+    def reach(self) -> None:
+        self.point += 1
+        if self.point == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.reach()
+            result = call(*args, **kwargs)
+            self.reach()
+            return result
+
+        return wrapped
+
+    def around_async(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.reach()
+            result = await call(*args, **kwargs)
+            self.reach()
+            return result
+
+        return wrapped
+
+    def arm(self, host: Host) -> None:
+        for name in ("prepare", "stop", "swap", "start", "run", "observe", "discard", "delete"):
+            setattr(host.driver, name, self.around_async(getattr(host.driver, name)))
+        for name in ("save", "remove"):
+            setattr(host.journal, name, self.around(getattr(host.journal, name)))
+        folders: Any = files.Folders
+        folders.keep_process = self.around(folders.keep_process)
+        folders.point_to = self.around(folders.point_to)
+
+
+def settings(folder: Path) -> Settings:
+    return Settings.model_validate(
+        {"host": "h1", "state_dir": folder, "stop_grace": 1, "secrets_key": KEY}
+    )
+
+
+def image(folder: Path, version: str) -> Image:
+    path = build_image(folder / f"{version}.tar.gz", version)
+    content = path.read_bytes()
+    return Image(
+        publisher="P",
+        offer="O",
+        sku="S",
+        version=version,
+        url=f"file://{path}",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+    )
+
+
+def job(operation: Operation, attempt: int, source: Image | None) -> Job:
+    order = Order(
+        scale_set=SET,
+        instance_id="0",
+        attempt=attempt,
+        operation=operation,
+        version=source.version if source else "",
+        generation=attempt,
+    )
+    provisioning = Provisioning(
+        generation=attempt,
+        sealed_custom_data=seal(KEY, base64.b64encode(SCRIPT.encode()).decode()),
+        extensions=(Extension(name="e", settings={"commandToExecute": EXTENSION}),),
+    )
+    return Job(order=order, image=source, provisioning=provisioning)
+
+
+async def work(folder: Path, jobs: list[Job], killer: Killer | None) -> list[Event]:
+    host = build_host(settings(folder))
+    reports: list[Event] = []
+
+    async def report(event: Event) -> None:
+        if killer is not None:
+            killer.reach()
+        reports.append(event)
+
+    await host.power.recover(report)
+    if killer is not None:
+        killer.arm(host)
+    for each in jobs:
+        await host.carry_out(each, report)
+    await host.power.close()
+    return reports
+
+
+def in_child(run: Callable[[], None]) -> int:
+    """Return how a child ended that did this."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            run()
+            code = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+async def booted(top: Path, version: str) -> None:
+    """Wait until init has written its line, a moment after its start."""
+    boots = top / "data" / "0" / "boots"
+    await eventually(lambda: lines(boots)[-1:] == [version], timeout=20)
+
+
+def facts(folder: Path, reports: list[Event], expect_running: bool) -> dict[str, object]:
+    tops = [top for top in (folder / "instances").iterdir() if not top.name.startswith(".")]
+    alive = [
+        process.pid
+        for process, values in procfs.leaders_with("ROLLCALL_DATA_DIR")
+        if values["ROLLCALL_DATA_DIR"].startswith(str(folder.resolve()))
+    ]
+    if not tops:
+        return {"reports": [r.model_dump(mode="json") for r in reports], "alive": alive}
+    data = tops[0] / "data" / "0"
+    if expect_running:
+        asyncio.run(booted(tops[0], str(getattr(reports[-1], "version", None))))
+    record = open_journal(settings(folder)).get(SET, "0")
+    return {
+        "reports": [r.model_dump(mode="json") for r in reports],
+        "alive": alive,
+        "boots": lines(data / "boots"),
+        "scripts": lines(data / "scripts"),
+        "extensions": lines(data / "extensions"),
+        "kept": lines(data / "kept"),
+        "os": os.readlink(tops[0] / "os"),
+        "disks": sorted(disk.name for disk in (tops[0] / "disks").iterdir()),
+        "swaps": record.swaps if record else None,
+        "leftovers": sorted(p.name for p in tops[0].rglob(".*.part")),
+    }
+
+
+def main() -> None:
+    base, operation = Path(sys.argv[1]), Operation(sys.argv[2])
+    v1, v2 = image(base, "1.0.0"), image(base, "2.0.0")
+    before = {
+        Operation.CREATE: [],
+        Operation.UPGRADE: [job(Operation.CREATE, 1, v1)],
+        Operation.RESTORE: [job(Operation.CREATE, 1, v1), job(Operation.UPGRADE, 2, v2)],
+        Operation.DELETE: [job(Operation.CREATE, 1, v1)],
+    }[operation]
+    asked = job(operation, 9, v2 if operation in (Operation.CREATE, Operation.UPGRADE) else None)
+
+    def one(folder: Path, point: int) -> None:
+        def prepare_then_die() -> None:
+            async def both() -> None:
+                for each in before:
+                    await work(folder, [each], None)
+                    (top,) = (folder / "instances").iterdir()
+                    (top / "data" / "0" / "kept").write_text("content")
+                    await booted(top, each.order.version)
+                await work(folder, [asked], Killer(point))
+
+            asyncio.run(both())
+
+        def again() -> None:
+            reports = asyncio.run(work(folder, [asked], None))
+            found = facts(folder, reports, operation is not Operation.DELETE)
+            sys.stdout.write(json.dumps(found) + "\n")
+
+        killed = in_child(prepare_then_die)
+        try:
+            if killed == 0:
+                raise StopIteration  # the operation has no such point: all were tried
+            assert killed == -signal.SIGKILL, killed
+            assert in_child(again) == 0
+        finally:
+            in_child(lambda: sys.exit(asyncio.run(stop_all(settings(folder)))))
+
+    point = 1
+    while True:
+        try:
+            one(base / str(point), point)
+        except StopIteration:
+            return
+        point += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""kill -9 of the agent at every point of every operation: it goes on, and acts once."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).with_name("killed_agent.py")
+
+
+async def at_every_point(folder: Path, operation: str) -> list[dict[str, Any]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(SCRIPT),
+        str(folder),
+        operation,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    found = [json.loads(line) for line in output.splitlines() if line.startswith(b'{"reports"')]
+    assert len(found) >= 8, output.decode()
+    return found
+
+
+def at_least_once(lines: list[str], version: str) -> bool:
+    """A script that was cut off runs again; never more often than that."""
+    return lines.count(version) in (1, 2)
+
+
+async def test_an_upgrade_swaps_and_boots_once(tmp_path: Path) -> None:
+    for facts in await at_every_point(tmp_path, "upgrade"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["attempt"]) == ("instance.upgraded.v1", 9), facts
+        assert facts["boots"] == ["1.0.0", "2.0.0"], facts
+        assert facts["swaps"] == 2, facts  # one for its creation, one for the upgrade
+        assert facts["kept"] == ["content"]
+        assert facts["os"] == "disks/000009-2.0.0"
+        assert facts["disks"] == ["000001-1.0.0", "000009-2.0.0"]
+        assert at_least_once(facts["scripts"], "2.0.0"), facts
+        assert at_least_once(facts["extensions"], "2.0.0"), facts
+        assert facts["scripts"].count("1.0.0") == 1
+        assert len(facts["alive"]) == 1, facts
+        assert facts["leftovers"] == []
+
+
+async def test_a_creation_makes_one_instance(tmp_path: Path) -> None:
+    for facts in await at_every_point(tmp_path, "create"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["attempt"]) == ("instance.created.v1", 9), facts
+        assert (facts["boots"], facts["swaps"]) == (["2.0.0"], 1), facts
+        assert at_least_once(facts["scripts"], "2.0.0"), facts
+        assert len(facts["alive"]) == 1, facts
+
+
+async def test_a_restore_puts_the_old_disk_back_once(tmp_path: Path) -> None:
+    for facts in await at_every_point(tmp_path, "restore"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["version"]) == ("instance.restored.v1", "1.0.0"), facts
+        assert facts["boots"] == ["1.0.0", "2.0.0", "1.0.0"], facts
+        assert facts["swaps"] == 3, facts
+        assert facts["disks"] == ["000001-1.0.0"], facts
+        assert facts["scripts"] == ["1.0.0", "2.0.0"]  # they do not run again
+        assert facts["kept"] == ["content"]
+        assert len(facts["alive"]) == 1, facts
+
+
+async def test_a_deletion_leaves_nothing(tmp_path: Path) -> None:
+    for facts in await at_every_point(tmp_path, "delete"):
+        (report,) = facts["reports"]
+        assert report["type"] == "instance.deleted.v1"
+        assert facts["alive"] == []
+        assert "boots" not in facts  # no folder is left
