@@ -21,8 +21,13 @@ RUN test -d "services/$SERVICE" || { echo "SERVICE=$SERVICE is not a folder of s
  && chmod 755 /app/run
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/rollcall --create-home rollcall \
- && install -d -o rollcall -g rollcall /var/lib/rollcall /run/definitions
+# gpgv checks the signatures of image feeds.
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gpgv >/dev/null \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 10001 rollcall \
+ && useradd --uid 10001 --gid 10001 --home-dir /var/lib/rollcall --no-create-home rollcall \
+ && install -d -o rollcall -g rollcall -m 750 /var/lib/rollcall \
+ && install -d -o rollcall -g rollcall /run/definitions
 COPY --from=build /app /app
 COPY deploy/container/healthcheck.py /app/healthcheck.py
 ENV PATH=/app/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rollcall_cli import feed
+from rollcall_cli.demo import demo
 from rollcall_cli.up import up
 
 app = typer.Typer(
@@ -15,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("up")(up)
+app.command("demo")(demo)
+app.add_typer(feed.app, name="feed")
 
 
 def _print_version(asked: bool) -> None:
@@ -33,3 +37,7 @@ def rollcall(
     ] = False,
 ) -> None:
     """Automatic OS image upgrades for fleets of instances on your own hosts."""
+
+
+if __name__ == "__main__":
+    app()

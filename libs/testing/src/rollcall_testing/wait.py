@@ -3,18 +3,30 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
+def eventually(
+    predicate: Callable[[], Awaitable[T]], timeout: float = 10, *, interval: float = 0.02
+) -> Coroutine[Any, Any, T]: ...
+
+
+@overload
+def eventually(
+    predicate: Callable[[], T], timeout: float = 10, *, interval: float = 0.02
+) -> Coroutine[Any, Any, T]: ...
+
+
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]],
+    predicate: Callable[[], Any],
     timeout: float = 10,  # noqa: ASYNC109 (asyncio.timeout could not tell the last answer)
     *,
     interval: float = 0.02,
-) -> T:
+) -> Any:
     """Ask again until the answer is true, and return it; `predicate` may be a coroutine function.
 
     An AssertionError counts as "not yet". Raises AssertionError with the last answer, or the last
@@ -23,13 +35,13 @@ async def eventually(
     deadline = time.monotonic() + timeout
     while True:
         failure: AssertionError | None = None
-        answer: object = None
+        answer: Any = None
         try:
-            found = predicate()
-            value = await found if inspect.isawaitable(found) else found
-            if value:
-                return value
-            answer = value
+            answer = predicate()
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if answer:
+                return answer
         except AssertionError as error:
             failure = error
         if time.monotonic() > deadline:
