@@ -124,13 +124,15 @@ def canonical(value: Any, shape: Shape) -> Any:
         case (item,), list():
             return [canonical(each, item) for each in value]
         case Mapping(), dict():
-            names = {name.lower(): name for name in shape}
-            spelled: dict[str, Any] = {
-                names.get(key.lower(), key): each for key, each in value.items()
-            }
-            return {
-                key: canonical(each, shape[key]) if key in shape else each
-                for key, each in spelled.items()
-            }
+            return _canonical_object(value, shape)
         case _:
             return value
+
+
+def _canonical_object(value: Mapping[str, Any], shape: Mapping[str, Shape]) -> dict[str, Any]:
+    names = {name.lower(): name for name in shape}
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        name = names.get(key.lower())
+        result[name or key] = item if name is None else canonical(item, shape[name])
+    return result
