@@ -75,6 +75,25 @@ async def test_a_document_comes_with_its_validators(server: Server, fetcher: Fet
     assert server.requests[0].path == "/a b"
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("Tue, 24 Feb 2015 14:14:22 GMT", True),
+        ("Tue, 24 Feb 2015 14:14:23 GMT", False),
+        ("Tue, 24 Feb 2015 14:14:24 GMT", False),
+        ("just now", False),
+    ],
+)
+async def test_a_document_of_this_second_has_no_validators(
+    server: Server, fetcher: Fetcher, written: str, kept: bool
+) -> None:
+    now = "Tue, 24 Feb 2015 14:14:24 GMT"
+    server.answer = gives(b"x", ETag='"1"', Last_Modified=written, Date=now)
+    body = await fetcher.get(server.url)
+    assert body is not None
+    assert (body.etag, body.last_modified) == (('"1"', written) if kept else (None, None))
+
+
 async def test_a_document_that_did_not_change_is_not_sent(server: Server, fetcher: Fetcher) -> None:
     async def answer(request: web.Request) -> web.Response:
         same = request.headers.get("If-None-Match") == '"1"'

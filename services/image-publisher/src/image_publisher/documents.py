@@ -29,7 +29,10 @@ class Documents:
     async def unchanged(self, validators: Validators) -> bool:
         """Say whether the server confirms that each of these documents is still the same."""
         for url, known in validators.items():
-            body = await self._fetcher.get(url, known)
+            try:
+                body = await self._fetcher.get(url, known)
+            except Missing:
+                return False  # text() says what that means
             if body is not None:
                 self._bodies[url] = body  # read() need not ask again
                 return False

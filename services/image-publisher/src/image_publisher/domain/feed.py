@@ -37,7 +37,7 @@ class FeedCode(StrEnum):
 
 
 class FeedError(Exception):
-    """A feed, or one version in it, is refused; `code` is its name and the message says what to do.
+    """A feed, or one version in it, is refused; `code` is its name and the message says why.
 
     A document's parser raises it for the document and collects it for a version.
     """
@@ -49,7 +49,7 @@ class FeedError(Exception):
 
     def failure(self, target: str) -> Failure:
         """Return the error as other services see it."""
-        return Failure(code=self.code, message=self.message, target=target)
+        return Failure(code=self.code, message=self.message[:1000], target=target[:400])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,20 +15,28 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A dot, dash, underscore or plus may divide, but not begin or end.
 _VERSION = re.compile(r"[0-9A-Za-z]+([._+-][0-9A-Za-z]+)*")
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
+# NUL, and what may be half of a surrogate pair.
+_ESCAPE = re.compile(r"\\u(0000|[dD][89a-fA-F])")
 NAME_LIMIT = 128
 
 
 def load(text: str, where: str) -> dict[str, Any]:
     """Return a document's JSON object. Raises FeedError (FeedMalformed), which names the place."""
     try:
-        return as_object(json.loads(text), where)
-    except json.JSONDecodeError as error:
-        fault = (
-            f"{error.msg} in line {error.lineno}, column {error.colno} of {len(text)} characters"
-        )
-        raise FeedError(FeedCode.MALFORMED, f"{where}: is not complete JSON: {fault}") from error
+        document = json.loads(text)
+        # Written out again only where an escape may stand for what no database stores.
+        if _ESCAPE.search(text) and "\\u0000" in _written(document):
+            raise FeedError(FeedCode.MALFORMED, f"{where}: holds a NUL character")
+    except ValueError as error:  # no JSON, a number of thousands of digits, half a character
+        raise FeedError(FeedCode.MALFORMED, f"{where}: is not complete JSON: {error}") from error
     except RecursionError as error:
         raise FeedError(FeedCode.MALFORMED, f"{where}: is nested too deeply") from error
+    return as_object(document, where)
+
+
+def _written(document: object) -> str:
+    """Return JSON without escapes but for control characters; half a character is a ValueError."""
+    return json.dumps(document, ensure_ascii=False).encode().decode()
 
 
 def as_object(value: object, where: str) -> dict[str, Any]:
@@ -57,9 +65,9 @@ def parse_updated(value: object, where: str) -> datetime | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             time = read(str(value))
-        except (ValueError, TypeError):
+            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        except (ValueError, TypeError, OverflowError):
             continue
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     raise FeedError(FeedCode.MALFORMED, f"{where}: `updated` {value!r} is not a time")
 
 

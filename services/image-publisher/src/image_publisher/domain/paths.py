@@ -1,7 +1,7 @@
 """Paths and addresses in a feed: a feed must not be able to point outside of itself unawares."""
 
 import re
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from image_publisher.domain.feed import FeedCode, FeedError
 
@@ -40,7 +40,7 @@ def image_url(list_url: str, location: object) -> str:
     Only a list that was itself read from a file may name files. Raises FeedError.
     """
     if isinstance(location, str) and _SCHEME.match(location) and not _CONTROL.search(location):
-        parts = urlsplit(location)
+        parts = _split(location)
         if parts.scheme in ("http", "https") and parts.hostname:
             return location
         own_kind = parts.scheme == "file" and list_url.startswith("file:") and not parts.netloc
@@ -53,6 +53,13 @@ def image_url(list_url: str, location: object) -> str:
     return join(list_url.rsplit("/", 1)[0], safe_path(location))
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise FeedError(FeedCode.PATH_UNSAFE, f"{url!r}: {error}") from error
+
+
 def normal_url(url: str) -> str:
     """Return a configured address in its full form; a folder's path becomes `file://`.
 
@@ -60,7 +67,7 @@ def normal_url(url: str) -> str:
     """
     if url.startswith("/"):
         return "file://" + quote(url)
-    if urlsplit(url).scheme not in ("http", "https", "file"):
+    if _split(url).scheme not in ("http", "https", "file"):
         raise FeedError(
             FeedCode.UNREACHABLE, f"{url}: must be http://, https://, file:// or an absolute path"
         )
