@@ -478,12 +478,13 @@ async def test_a_newer_attempt_ends_the_work_on_an_older_one(rig: Rig) -> None:
     )
     upgrade = asyncio.create_task(rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"), slow))
     pid_file = rig.top / "disks" / "000002-2.0.0" / "pid"
-    script = await eventually(lambda: pid_file.exists() and pid_file.read_text().strip())
+    await eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    script = int(pid_file.read_text())
     restored = await rig.ask(Operation.RESTORE, 3)
     await upgrade
     assert isinstance(restored, InstanceRestored)
     assert restored.version == "1.0.0"
-    assert procfs.identify(int(script)) is None
+    assert procfs.identify(script) is None
     assert not any(isinstance(r, InstanceUpgraded | InstanceFailed) for r in rig.reports)
 
 

@@ -51,15 +51,15 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-def image(url: str, content: bytes = CONTENT, **more: object) -> Image:
-    facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **more}
+def image(url: str, content: bytes = CONTENT, more: dict[str, object] | None = None) -> Image:
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **(more or {})}
     return Image.model_validate(
         {"publisher": "P", "offer": "O", "sku": "S", "version": "1", "url": url, **facts}
     )
 
 
 async def keep(file: Path, folder: Path) -> None:
-    file.rename(folder / "file")
+    await asyncio.to_thread(file.rename, folder / "file")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_one_download_serves_all(cache: ImageCache, server: Server, tmp_pa
     assert left(tmp_path) == [wanted.sha256]
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[str, dict[str, object], FailureCode]] = {
     "not found": ("/missing?token=SECRET", {}, FailureCode.IMAGE_UNAVAILABLE),
     "cut off": ("/cut?token=SECRET", {}, FailureCode.IMAGE_UNAVAILABLE),
     "other content": ("/x?token=SECRET", {"sha256": "0" * 64}, FailureCode.IMAGE_VERIFICATION),
@@ -95,7 +95,7 @@ async def test_a_bad_download_leaves_nothing_and_names_its_fault(
 ) -> None:
     path, facts, code = FAULTS[name]
     with pytest.raises(OperationFailed) as caught:
-        await cache.fetch(image(server.url + path, **facts))
+        await cache.fetch(image(server.url + path, more=facts))
     failure = caught.value.failure
     assert (failure.code, failure.target) == (code, server.url + path.partition("?")[0])
     assert "SECRET" not in failure.model_dump_json()

@@ -118,9 +118,10 @@ def _file(url: str, path: Path, limit: int) -> tuple[str, int]:
         descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise DownloadFailed(f"{source} cannot be read: {error}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DownloadFailed(f"{source} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DownloadFailed(f"{source} is not a regular file")
         sink = _Sink(path, limit, url)
         try:
             while chunk := file.read(_CHUNK):
