@@ -200,7 +200,8 @@ def _mark_data_disks(folder: Path) -> dict[Path, str]:
 class Feed:
     """A signed feed of real image files, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, boot_seconds: float = BOOT_SECONDS) -> None:
+        self._boot_seconds = boot_seconds
         self._folder = folder / "feed"
         self._built = folder / "built"
         self._keyring = folder / "feed-key.gpg"
@@ -217,7 +218,7 @@ class Feed:
             self._built / f"web-{version}.tar.gz",
             version,
             healthy=healthy,
-            boot_seconds=BOOT_SECONDS,
+            boot_seconds=self._boot_seconds,
         )
         add_image(
             self._folder,

@@ -52,7 +52,7 @@ class QueueSpec:
 
     name: str
     bindings: tuple[str, ...]
-    prefetch: int = 1000
+    prefetch: int = 2000
 
 
 class Broker:

@@ -35,7 +35,7 @@ class BatchConsumer(Generic[C]):
 
     queue: QueueSpec
     handle: Callable[[Sequence[Event], Any, C], Awaitable[Sequence[Event]]]
-    max_batch: int = 500
+    max_batch: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

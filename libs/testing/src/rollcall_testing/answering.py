@@ -1,10 +1,12 @@
 """Agents and a prober that answer at once, over a real broker: for what costs no real instances."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import uvloop
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from rollcall_contracts import events as e
 from rollcall_kit.broker import Broker, QueueSpec
@@ -122,3 +124,14 @@ class AnsweringHosts:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+async def _main(url: str, count: int) -> None:
+    async with AnsweringHosts(
+        amqp_url=url, hosts=[f"host-{number}" for number in range(1, count + 1)]
+    ):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(sys.argv[1], int(sys.argv[2])))
