@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from rollcall_contracts.model import Failure
 from rollcall_kit.database import DATABASE_AWAY
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from http_api.domain.documents import ModelError
 
@@ -78,8 +79,11 @@ def add_handlers(app: FastAPI) -> None:
             if error.status_code == 405
             else str(error.detail)
         )
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(request))
         return error_response(
-            error.status_code, Failure(code=code, message=message), headers=error.headers
+            error.status_code, Failure(code=code, message=message), headers=headers
         )
 
     @app.exception_handler(RequestValidationError)
@@ -105,6 +109,15 @@ def add_handlers(app: FastAPI) -> None:
     async def on_missing_view(_request: Request, error: Exception) -> JSONResponse:
         log.warning("view_missing", error=str(error))
         return _unavailable("A service has not set up its tables yet; see /readyz.")
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what is possible at a path: Starlette itself names only its first route's methods."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def _unavailable(message: str) -> JSONResponse:

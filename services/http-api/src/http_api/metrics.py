@@ -18,7 +18,7 @@ http_seconds = Histogram(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a registry tells collectors apart by identity
 class _Snapshot(Collector):
     metrics: Sequence[Metric]
 
