@@ -76,6 +76,8 @@ def auditor_definitions(
                     "x-delivery-limit": _NEVER,
                     "x-max-length-bytes": max_bytes,
                     "x-overflow": "drop-head",
+                    # Two that share the entries would each see gaps: the second one waits.
+                    "x-single-active-consumer": True,
                 },
             }
         ],
