@@ -38,7 +38,7 @@ async def test_nobody_is_let_in_without_the_token(
     api: Any, path: str, header: str | None, code: str
 ) -> None:
     async with httpx.AsyncClient(base_url=str(api.http.base_url)) as stranger:
-        headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+        headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
         response = await stranger.get(path, headers=headers)
     assert error_of(response, 401)["code"] == code
     assert response.headers["www-authenticate"] == "Bearer"
@@ -182,3 +182,14 @@ async def test_writers_of_one_set_and_its_balancer_do_not_stand_in_each_others_w
     revisions = [event.spec.revision for event in await api.events()]
     assert len(revisions) == 21
     assert revisions == sorted(set(revisions))
+
+
+async def test_requests_are_counted_by_route(api: Any) -> None:
+    await api.get(api.set, 404)
+    await api.http.get("/a/path/that/nobody/has")
+    text = (await api.http.get("/metrics")).text
+    route = "/subscriptions/{subscription}/resourceGroups/{group}/providers"
+    assert (
+        f'route="{route}/Microsoft.Compute/virtualMachineScaleSets/{{name}}",status="404"' in text
+    )
+    assert "nobody" not in text, "paths of strangers must not become labels"

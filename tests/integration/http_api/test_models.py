@@ -117,8 +117,11 @@ async def test_what_is_refused_writes_nothing(api: Any) -> None:
 
 async def test_secrets_are_sealed_kept_and_never_shown(api: Any) -> None:
     script = base64.b64encode(b"#!/bin/sh\necho hello\n").decode()
-    extension = {"name": "Ext", "properties": {"type": "CustomScript", "settings": {"a": 1}}}
-    secret = {**extension["properties"], "protectedSettings": {"key": "s3cret"}}
+    secret: dict[str, Any] = {
+        "type": "CustomScript",
+        "settings": {"a": 1},
+        "protectedSettings": {"key": "s3cret"},
+    }
     body = api.scale_set_body(
         3,
         osProfile={"adminPassword": "p4ssword", "customData": script},
@@ -236,7 +239,7 @@ async def test_a_probe_in_use_stays(api: Any) -> None:
     error = await api.error("PUT", api.balancer, 400, api.balancer_body("other"))
     assert error["code"] == "LoadBalancerProbeInUseByVirtualMachineScaleSet"
     # M32: what the set could not go on with is refused too
-    patch = {"properties": {"singlePlacementGroup": False}}
+    patch: dict[str, Any] = {"properties": {"singlePlacementGroup": False}}
     assert (await api.ask("PATCH", api.set, patch)).status_code == 200
     error = await api.error("PATCH", api.balancer, 400, {"sku": {"name": "Basic"}})
     assert error["target"] == api.set

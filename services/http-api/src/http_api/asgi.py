@@ -16,6 +16,8 @@ from http_api.settings import Settings
 
 log = structlog.get_logger()
 
+_METHODS = frozenset({"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"})
+
 
 class Gate:
     """Lets a request in when it may, and writes down how it ended.
@@ -49,7 +51,10 @@ class Gate:
 
         try:
             refusal = self._refusal(scope)
-            if refusal is not None:
+            if "\0" in scope["path"]:  # no name has one, and Postgres takes none
+                failure = Failure(code="InvalidResourceName", message="The path contains NUL.")
+                await error_response(400, failure)(scope, receive, send_and_note)
+            elif refusal is not None:
                 await error_response(401, refusal, headers={"WWW-Authenticate": "Bearer"})(
                     scope, receive, send_and_note
                 )
@@ -86,8 +91,9 @@ class Gate:
 
 def _note(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "")  # empty: nothing matched, or no token
-    http_requests.labels(scope["method"], route, str(status)).inc()
-    http_seconds.labels(scope["method"], route).observe(seconds)
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    http_requests.labels(method, route, str(status)).inc()
+    http_seconds.labels(method, route).observe(seconds)
     level = "debug" if scope["path"] in ("/healthz", "/readyz", "/metrics") else "info"
     getattr(log, level)(
         "request_handled",

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from rollcall_contracts.model import Failure
@@ -52,8 +52,8 @@ def error_response(
     return JSONResponse({"error": error}, status_code=status, headers=dict(headers or {}))
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Give the app an answer in ARM's shape for everything that a route may raise."""
+def add_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Give the app an answer in ARM's shape for everything that its routes may raise."""
 
     @app.exception_handler(ApiError)
     async def on_api_error(_request: Request, error: ApiError) -> JSONResponse:
@@ -81,7 +81,7 @@ def add_handlers(app: FastAPI) -> None:
         )
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            headers["Allow"] = ", ".join(_methods(request))
+            headers["Allow"] = ", ".join(_methods(request, routers))
         return error_response(
             error.status_code, Failure(code=code, message=message), headers=headers
         )
@@ -111,10 +111,10 @@ def add_handlers(app: FastAPI) -> None:
         return _unavailable("A service has not set up its tables yet; see /readyz.")
 
 
-def _methods(request: Request) -> list[str]:
+def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
     """Return what is possible at a path: Starlette itself names only its first route's methods."""
     found: set[str] = set()
-    for route in request.app.routes:
+    for route in (route for router in routers for route in router.routes):
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
     return sorted(found)

@@ -1,6 +1,7 @@
 """Read-only SQL on the views that the other services' migrations define."""
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -159,10 +160,14 @@ async def upgrades(
 
 async def upgrade(connection: Connection, scale_set: str, id: str) -> UpgradeRow | None:
     """Return one upgrade; an id that is no UUID is nobody's."""
+    try:
+        key = uuid.UUID(id)
+    except ValueError:
+        return None
     row = await connection.fetchrow(
-        f"SELECT {_UPGRADE} FROM upgrade_view WHERE scale_set = $1 AND id::text = lower($2)",
+        f"SELECT {_UPGRADE} FROM upgrade_view WHERE scale_set = $1 AND id = $2",
         scale_set,
-        id,
+        key,
     )
     return None if row is None else _upgrade(row)
 

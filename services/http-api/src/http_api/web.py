@@ -27,8 +27,10 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
-    add_handlers(app)
-    for module in (scale_sets, instances, upgrades, load_balancers, images, events, operations):
-        app.include_router(module.router)
+    modules = (scale_sets, instances, upgrades, load_balancers, images, events, operations)
+    routers = [module.router for module in modules]
+    add_handlers(app, routers)
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Gate, settings=server.settings)
     return app

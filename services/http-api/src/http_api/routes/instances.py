@@ -58,7 +58,7 @@ async def list_all(
 async def existing_instance(scale_set: ScaleSet, instance_id: str, pool: Pool) -> InstanceRow:
     """Return the instance in the path. Raises ApiError 404."""
     async with pool.acquire() as connection:
-        found = await queries.instance(connection, scale_set.id, instance_id.replace("\0", ""))
+        found = await queries.instance(connection, scale_set.id, instance_id)
     if found is None:
         raise _no_instances(scale_set.name, [instance_id], status=404)
     return found

@@ -132,7 +132,7 @@ async def full_history(
 async def one_upgrade(scale_set: ScaleSet, upgrade_id: str, pool: Pool) -> Response:
     """Return one upgrade with its batches and each instance's result."""
     async with pool.acquire() as connection:
-        found = await queries.upgrade(connection, scale_set.id, upgrade_id.replace("\0", ""))
+        found = await queries.upgrade(connection, scale_set.id, upgrade_id)
         if found is None:
             raise ApiError(
                 404,
