@@ -1,7 +1,7 @@
 """The floor: a bare script that does the same swaps, with the same batches, on the same machine.
 
 No broker, no database, no journal, no verification: per instance a copy of the unpacked image,
-stop, start, and HTTP probes until healthy; the instances of a batch together, one batch after the other.
+stop, start, and HTTP probes until healthy; a batch together, one batch after the other.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from rollcall_cli.demo import Feed
+from rollcall_cli.demo_feed import Feed
 from rollcall_cli.demo_fleet import DemoFleet, FleetView
 from rollcall_cli.sample_image import build_image
 from rollcall_embedded.stack import Stack, StackOptions

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rollcall_embedded.process import EmbeddedError
 from rollcall_embedded.stack import Stack, StackOptions
 
-from rollcall_cli.demo_fleet import IMAGE, DemoFleet, FleetView, most_down
+from rollcall_cli.demo_feed import Feed
+from rollcall_cli.demo_fleet import DemoFleet, FleetView, most_down
 from rollcall_cli.demo_view import DemoView
-from rollcall_cli.feeds.folder import add_image, init_feed
-from rollcall_cli.feeds.signing import make_signing_key, sign_feed
-from rollcall_cli.sample_image import build_image
 
 CAPACITY = 10
 ALLOWED = 2  # 20 % of ten
@@ -103,7 +100,7 @@ async def _until_interrupted(console: Console, folder: Path, agents: int) -> Out
 
 async def _run(console: Console, folder: Path, agents: int) -> Outcome:
     view = DemoView(console)
-    feed = Feed(folder)
+    feed = Feed(folder, boot_seconds=BOOT_SECONDS)
     view.say("[bold]1.[/] A signed image feed with version 1.0.0, and the stack that reads it")
     await asyncio.to_thread(feed.publish, "1.0.0")
     options = StackOptions(
@@ -126,7 +123,7 @@ async def _run(console: Console, folder: Path, agents: int) -> Outcome:
 
 
 async def _play(
-    view: DemoView, fleet: DemoFleet, feed: "Feed", outcome: Outcome, folder: Path
+    view: DemoView, fleet: DemoFleet, feed: Feed, outcome: Outcome, folder: Path
 ) -> None:
     view.say(f"[bold]2.[/] A scale set of {CAPACITY} instances follows the image's latest version")
     await fleet.create(CAPACITY, health_timeout=HEALTH_TIMEOUT)
@@ -195,54 +192,3 @@ def _mark_data_disks(folder: Path) -> dict[Path, str]:
         marks[mark] = secrets.token_hex(16)
         mark.write_text(marks[mark])
     return marks
-
-
-class Feed:
-    """A signed feed of real image files, in a folder."""
-
-    def __init__(self, folder: Path, *, boot_seconds: float = BOOT_SECONDS) -> None:
-        self._boot_seconds = boot_seconds
-        self._folder = folder / "feed"
-        self._built = folder / "built"
-        self._keyring = folder / "feed-key.gpg"
-        self._gnupghome = folder / "gnupg"
-        self._config = folder / "rollcall.yaml"
-        self._key = ""
-
-    def publish(self, version: str, *, healthy: bool = True) -> None:
-        """Build an image, add it to the feed, and sign the feed."""
-        if not self._key:
-            self._key = make_signing_key(self._gnupghome, "Rollcall demo")
-            init_feed(self._folder)
-        file = build_image(
-            self._built / f"web-{version}.tar.gz",
-            version,
-            healthy=healthy,
-            boot_seconds=self._boot_seconds,
-        )
-        add_image(
-            self._folder,
-            file,
-            publisher=IMAGE["publisher"],
-            offer=IMAGE["offer"],
-            sku=IMAGE["sku"],
-            version=version,
-        )
-        sign_feed(self._folder, key=self._key, gnupghome=self._gnupghome, keyring_out=self._keyring)
-
-    def write_config(self) -> Path:
-        """Write the configuration file that names this feed, and return it."""
-        config = {
-            "feeds": [
-                {
-                    "name": "demo",
-                    "url": self._folder.as_uri(),
-                    "keyring": str(self._keyring),
-                    "interval": 0.5,
-                    "products": [{"match": "*", **IMAGE}],
-                }
-            ],
-            "catalogue": [IMAGE],
-        }
-        self._config.write_text(yaml.safe_dump(config))
-        return self._config

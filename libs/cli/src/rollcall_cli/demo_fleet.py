@@ -1,13 +1,12 @@
 """What the demo does through the API, and what it reads from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 SUBSCRIPTION = "/subscriptions/demo/resourceGroups/demo/providers"
-SET = f"{SUBSCRIPTION}/Microsoft.Compute/virtualMachineScaleSets/web"
 BALANCER = f"{SUBSCRIPTION}/Microsoft.Network/loadBalancers/front"
 VERSION = {"api-version": "2018-10-01"}
 IMAGE = {"publisher": "Contoso", "offer": "Web", "sku": "stable"}
@@ -49,14 +48,19 @@ class FleetView:
 class DemoFleet:
     """The demo's scale set, through the API of a running stack."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._http = httpx.AsyncClient(
+    def __init__(
+        self, url: str, token: str, *, name: str = "web", image: Mapping[str, str] = IMAGE
+    ) -> None:
+        """Take where the API is, and which set to make, of which image."""
+        self.id = f"{SUBSCRIPTION}/Microsoft.Compute/virtualMachineScaleSets/{name}"
+        self.image = image
+        self.http = httpx.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, params=VERSION, timeout=10
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def create(self, capacity: int, *, health_timeout: str) -> None:
         """Put a load balancer with its probe, and a set that upgrades by itself."""
@@ -86,24 +90,24 @@ class DemoFleet:
                     "rollingUpgradePolicy": {"healthTimeout": health_timeout},
                 },
                 "virtualMachineProfile": {
-                    "storageProfile": {"imageReference": {**IMAGE, "version": "latest"}},
+                    "storageProfile": {"imageReference": {**self.image, "version": "latest"}},
                     "osProfile": {"computerNamePrefix": "web"},
                     "networkProfile": {"healthProbe": {"id": f"{BALANCER}/probes/health"}},
                 },
             },
         }
-        await self._put(SET, model)
+        await self._put(self.id, model)
 
     async def _put(self, path: str, body: dict[str, Any]) -> None:
-        (await self._http.put(path, json=body)).raise_for_status()
+        (await self.http.put(path, json=body)).raise_for_status()
 
     async def published(self) -> set[str]:
         """Return the versions that image-publisher has taken from the feed."""
         path = (
             "/subscriptions/demo/providers/Microsoft.Compute/locations/local/publishers/"
             "{publisher}/artifacttypes/vmimage/offers/{offer}/skus/{sku}/versions"
-        ).format(**IMAGE)
-        answer = await self._http.get(path)
+        ).format(**self.image)
+        answer = await self.http.get(path)
         if answer.status_code == 404:
             return set()
         answer.raise_for_status()
@@ -111,9 +115,9 @@ class DemoFleet:
 
     async def view(self) -> FleetView:
         """Return the set as it is now."""
-        answer = await self._http.get(f"{SET}/virtualMachines")
+        answer = await self.http.get(f"{self.id}/virtualMachines")
         answer.raise_for_status()
-        upgrades = await self._http.get(f"{SET}/rollcall/upgrades", params={"$top": 1})
+        upgrades = await self.http.get(f"{self.id}/rollcall/upgrades", params={"$top": 1})
         upgrades.raise_for_status()
         instances = [_instance(item) for item in answer.json()["value"]]
         return FleetView(
@@ -123,7 +127,7 @@ class DemoFleet:
 
     async def history(self) -> dict[str, Any]:
         """Return the upgrade history, in Azure's JSON."""
-        answer = await self._http.get(f"{SET}/osUpgradeHistory")
+        answer = await self.http.get(f"{self.id}/osUpgradeHistory")
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
@@ -133,8 +137,8 @@ class DemoFleet:
         found: list[dict[str, Any]] = []
         while True:
             after = int(found[-1]["sequence"]) if found else 0
-            answer = await self._http.get(
-                "/rollcall/events", params={"scaleSet": SET, "after": after, "limit": 1000}
+            answer = await self.http.get(
+                "/rollcall/events", params={"scaleSet": self.id, "after": after, "limit": 1000}
             )
             answer.raise_for_status()
             page = answer.json()["value"]

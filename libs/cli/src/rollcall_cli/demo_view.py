@@ -91,7 +91,6 @@ def summary(fleet: FleetView) -> str:
         versions[instance.version or "none"] = versions.get(instance.version or "none", 0) + 1
     healthy = sum(i.health == "Healthy" and i.phase == "ready" for i in fleet.instances)
     shown = ", ".join(f"{count} at {version}" for version, count in sorted(versions.items()))
-    upgrade = fleet.upgrade
     state = f"; {_state(fleet.upgrade)}" if fleet.upgrade else ""
     return f"  {healthy} of {len(fleet.instances)} healthy; {shown or 'no instance yet'}{state}"
 

@@ -68,7 +68,8 @@ async def advance(
             return []
         loaded = Fleet(spec=created.spec)
     folded, accepted = fold(loaded, events, now)
-    if before is None or folded.spec.image.stream != before.spec.image.stream:
+    moved = before is None or folded.spec.image.stream != before.spec.image.stream
+    if moved or not events:  # by time: also what changed of an image without an event
         folded = await store.with_images(connection, folded)
     folded = replace(folded, hosts=await store.hosts(connection, now))
     settled, decided = settle(folded, now)
