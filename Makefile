@@ -53,7 +53,7 @@ bench: install ## measure: overhead of a rollout, rate of the control plane
 	$(BIN)/python -m benchmarks $(ARGS)
 
 golden: install ## write the generated event schemas anew, after an intended change
-	$(BIN)/python -m rollcall_contracts.schemas docs/events
+	$(BIN)/python tools/golden.py docs/events
 
 compose-up: ## build and start the stack with Docker
 	deploy/init

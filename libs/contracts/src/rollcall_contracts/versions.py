@@ -13,6 +13,6 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     Numbers compare as numbers and after text, so that `1.0-rc` comes before `1.0.1`.
     """
     return tuple(
-        (1, int(part), "") if part.isdigit() else (0, 0, part)
+        (1, int(part), "") if part.isdecimal() else (0, 0, part)
         for part in _COMPONENT.findall(version)
     )
