@@ -26,7 +26,7 @@ $(STAMP): $(MANIFESTS) deploy/install
 check: install ## format, lint, imports, types and unit tests: under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/pytest -q tests/unit
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from rollcall_embedded.process import exited, terminate
+from rollcall_embedded.process import EmbeddedError, exited, terminate
 
 FIRST_PAUSE = 0.2  # seconds before the first restart
 LONGEST_PAUSE = 30.0
@@ -46,16 +46,20 @@ class Supervised:
         """Keep the child running until cancelled; start it from the main thread only."""
         while True:
             await self._wanted.wait()
-            if self.process is None or self.process.poll() is not None:
-                self.process = self._start()
             started = time.monotonic()
-            await ended(self.process)
+            try:
+                if self.process is None or self.process.poll() is not None:
+                    self.process = self._start()
+                await ended(self.process)
+                how = _how(self.process.returncode)
+            except (OSError, EmbeddedError) as error:
+                how = f"cannot be started: {error}"
             if not self._wanted.is_set():
                 continue
             self.deaths += 1
             if time.monotonic() - started > STEADY:
                 self._pause = FIRST_PAUSE
-            self._report(f"{self.name} ended ({_how(self.process.returncode)}); starting it again")
+            self._report(f"{self.name} ended ({how}); starting it again")
             await asyncio.sleep(self._pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 

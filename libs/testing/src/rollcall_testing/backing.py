@@ -5,12 +5,14 @@ taken where a Docker engine answers and has (or can pull) the images.
 """
 
 import asyncio
+import gc
 import os
 import secrets
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,8 +65,7 @@ def backing_services(report: Callable[[str], None]) -> Iterator[Backing]:
     if forced not in ("", "embedded", "containers"):
         raise ValueError(f"ROLLCALL_TEST_BACKEND is {forced!r}: use embedded or containers")
     if forced != "embedded":
-        client = _docker_client()
-        why = "no Docker engine answers" if client is None else _missing_image(client)
+        why = _no_containers()
         if not why:
             with _containers() as backing:
                 yield backing
@@ -116,24 +117,35 @@ def _embedded() -> Iterator[Backing]:
 
 def _docker_client() -> Any:  # docker ships no types
     try:
-        client = docker.from_env(timeout=20)
-        client.ping()
+        return docker.from_env(timeout=20)
     except docker.errors.DockerException:
         return None
-    return client
 
 
-def _missing_image(client: Any) -> str:
-    """Return which image is neither here nor can be pulled; empty when all are there."""
-    for name in (POSTGRES_IMAGE, RABBITMQ_IMAGE):
+def _no_containers() -> str:
+    """Return why containers cannot be used: no engine, or no image; empty when they can."""
+    with warnings.catch_warnings():
+        # Where no engine answers, the client forgets the socket that it tried.
+        warnings.simplefilter("ignore", ResourceWarning)
+        client = _docker_client()
+        gc.collect()
+    if client is None:
+        return "no Docker engine answers"
+    with closing(client):
         try:
-            client.images.get(name)
-        except docker.errors.ImageNotFound:
-            try:
-                client.images.pull(name)
-            except docker.errors.APIError as error:
-                return f"image {name} cannot be pulled: {error}"
+            client.ping()
+            for name in (POSTGRES_IMAGE, RABBITMQ_IMAGE):
+                _have_image(client, name)
+        except (docker.errors.DockerException, OSError) as error:
+            return f"the Docker engine does not help: {error}"
     return ""
+
+
+def _have_image(client: Any, name: str) -> None:
+    try:
+        client.images.get(name)
+    except docker.errors.ImageNotFound:
+        client.images.pull(name)
 
 
 @contextmanager
