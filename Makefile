@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 MANIFESTS := pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
-SOURCES = $(wildcard libs/*/src services/*/src tests examples benchmarks)
+SOURCES = $(wildcard libs/*/src services/*/src tests examples benchmarks tools)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
 # The tests that need a Docker engine run where one answers.
