@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 import aio_pika
 import httpx
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.exceptions import ChannelAccessRefused
 from rollcall_kit.auditing import auditor_definitions
 from rollcall_kit.broker import EXCHANGE
+from rollcall_testing import eventually
 from rollcall_testing.backing import Backing
 from rollcall_testing.rabbit_admin import RabbitAdmin
 
@@ -112,10 +113,15 @@ async def test_it_reads_its_own_queue(
             await exchange.publish(
                 aio_pika.Message(key.encode(), timestamp=datetime.now(UTC)), key, mandatory=False
             )
-    queue = await (await account.channel()).get_queue("auditor", ensure=False)
-    bodies = []
-    while (message := await queue.get(fail=False, no_ack=True)) is not None:
+    bodies: list[bytes] = []
+
+    async def note(message: AbstractIncomingMessage) -> None:
         bodies.append(message.body)
+        await message.ack()
+
+    queue = await (await account.channel()).get_queue("auditor", ensure=False)
+    await queue.consume(note)
+    await eventually(lambda: len(bodies) >= 2)
     assert bodies == [b"image.published.v1", b"instances.x.v1.host.with.dots"]
 
 
