@@ -443,3 +443,24 @@ def test_decide_reads_only_the_state() -> None:
     before = fleet(versions=("1.0", "1.1"))
     assert decide(before, START) == decide(before, START)
     assert healthy("0").is_healthy
+
+
+def test_the_next_batch_waits_for_restored_instances_to_be_healthy_again() -> None:
+    tolerant = RollingPolicy(max_unhealthy_upgraded_instance_percent=100)
+    world = World(
+        fleet=fleet(versions=("1.0", "1.1"), policy=tolerant),
+        sick=lambda id, version: version == "1.1" and id == "0",
+    )
+    world.tell()
+    while not any(isinstance(answer, e.InstanceRestored) for answer in world.waiting):
+        if not world.waiting:
+            world.now += timedelta(seconds=300)
+            world.tell()
+            continue
+        world.tell(world.waiting.pop(0))
+    (restored,) = world.waiting
+    world.waiting.clear()
+    world.tell(restored)
+    assert world.types("batch.completed") == []  # it boots: down because of us
+    world.tell(*world.waiting)
+    assert world.types("batch.completed") == ["batch.completed"]

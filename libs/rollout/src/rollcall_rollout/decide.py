@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from rollcall_contracts.events import Event
 
-from rollcall_rollout import starting, upgrading, upkeep
+from rollcall_rollout import sizing, starting, upgrading, upkeep
 from rollcall_rollout.evolve import evolve
 from rollcall_rollout.state import Fleet, InstancePhase
 
@@ -24,7 +24,7 @@ class LivelockError(RuntimeError):
 def decide(fleet: Fleet, now: datetime) -> list[Event]:
     """Return the next step for a scale set, empty when it is waiting for a report or a time."""
     if fleet.deleted:
-        return upkeep.resize(fleet, now)
+        return sizing.resize(fleet, now)
     upgrade = fleet.upgrade
     return (
         upkeep.fail_overdue(fleet, now)
@@ -33,9 +33,9 @@ def decide(fleet: Fleet, now: datetime) -> list[Event]:
         or upkeep.request_probes(fleet, now)
         or upkeep.commit(fleet)
         or (upgrading.advance(fleet, upgrade, now) if upgrade else [])
-        or upkeep.deploy(fleet)
+        or sizing.deploy(fleet)
         or (starting.start(fleet, now) if not upgrade else [])
-        or upkeep.resize(fleet, now)
+        or sizing.resize(fleet, now)
     )
 
 
@@ -59,19 +59,25 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
     times = [now + ROUTINE]
     if len(fleet.instances) < fleet.spec.capacity:
         times.append(now + HOSTS_AWAITED)  # for an image, or for an agent to answer
-    for instance in fleet.instances.values():
+    census = fleet.census
+    awaited = (fleet.instances.get(member.id) for member in census.awaited)
+    for instance in (*census.working, *awaited):
+        if instance is None:
+            continue
         if (limit := upkeep.deadline(fleet, instance)) is not None:
             times.append(limit)
-        if (retry := upkeep.creation_retry(instance)) is not None:
+        if (retry := sizing.creation_retry(instance)) is not None:
             times.append(retry)
         if instance.phase is InstancePhase.DELETING:
-            times.append(instance.since + upkeep.RETRY)
-        if instance.probed_until is not None:
-            times.append(instance.probed_until - upkeep.RENEWAL)
+            times.append(instance.since + sizing.RETRY)
+    if fleet.spec.probe is not None and census.next_probe is not None:
+        times.append(census.next_probe - upkeep.RENEWAL)
     upgrade = fleet.upgrade
     if upgrade is not None:
         if not all(upgrade.fetches.values()):
             times.append(upgrading.fetch_deadline(upgrade))
         if (resume := upgrading.pause_end(upgrade)) is not None:
             times.append(resume)
+        if (recovery := upgrading.recovery_end(fleet, upgrade)) is not None:
+            times.append(recovery)
     return max(now, min(times))

@@ -34,7 +34,7 @@ class Share:
 def unhealthy_share(fleet: Fleet, policy: RollingPolicy) -> Share:
     """Count the whole set's unhealthy instances, whatever made them so (M10, M15)."""
     return Share(
-        count=sum(not instance.is_healthy for instance in fleet.instances.values()),
+        count=fleet.census.unhealthy,
         total=len(fleet.instances),
         limit=policy.max_unhealthy_instance_percent,
     )

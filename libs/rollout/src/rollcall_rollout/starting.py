@@ -18,7 +18,8 @@ def start(fleet: Fleet, now: datetime) -> list[e.Event]:
     target = fleet.latest
     if target is None or fleet.spec.image.version != LATEST:
         return _refuse_manual_start(fleet)
-    behind = _behind(fleet, target)
+    lower = any(version_key(version) < target.order for version in fleet.census.versions)
+    behind = _behind(fleet, target) if lower else []
     if fleet.start_requested:
         if not behind:
             return _refuse_manual_start(fleet)

@@ -23,7 +23,7 @@ UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
 def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
     """Decide the next step of a running upgrade: end its batch, end it, or start a batch."""
     if upgrade.batch_open:
-        return _complete_batch(fleet, upgrade)
+        return _complete_batch(fleet, upgrade, now)
     ending = _ending(fleet, upgrade)
     if ending is not None:
         return [ending]
@@ -38,7 +38,12 @@ def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
     return _start_batch(fleet, upgrade)
 
 
-def _complete_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+def _complete_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
+    if fleet.census.in_flight:
+        return []
+    recovery = recovery_end(fleet, upgrade)
+    if recovery is not None and now < recovery:
+        return []
     batch = [m for m in upgrade.members.values() if m.batch == upgrade.batch]
     if any(m.state in IN_FLIGHT or m.state is MemberState.PENDING for m in batch):
         return []
@@ -54,6 +59,24 @@ def _complete_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
             reason=f"{succeeded} healthy, {failed} not",
         )
     ]
+
+
+def recovery_end(fleet: Fleet, upgrade: Upgrade) -> datetime | None:
+    """Return until when restored instances of the open batch are waited for, if any is not healthy.
+
+    One that boots from its previous OS disk is down because of us: the next batch must not add to
+    it. It has as long as an upgraded one (M13).
+    """
+    booting = [
+        member.since
+        for member in fleet.census.restored
+        if member.batch == upgrade.batch
+        and (instance := fleet.instances.get(member.id)) is not None
+        and not instance.is_healthy
+    ]
+    if not booting or not upgrade.batch_open:
+        return None
+    return max(booting) + timedelta(seconds=upgrade.policy.health_timeout)
 
 
 def _ending(fleet: Fleet, upgrade: Upgrade) -> e.Event | None:
@@ -234,9 +257,8 @@ def restore(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
         return []
     failed = [
         instance
-        for member in _in_order(upgrade)
-        if member.state is MemberState.FAILED
-        and not _is_credentials(member)
+        for member in fleet.census.failed
+        if not _is_credentials(member)
         and (instance := fleet.instances.get(member.id)) is not None
         and instance.uncommitted
         and instance.phase in (InstancePhase.READY, InstancePhase.FAILED)

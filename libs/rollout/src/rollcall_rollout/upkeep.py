@@ -1,27 +1,18 @@
-"""The rules of single instances, upgrade or not: deadlines, health, size of the set, deployment."""
+"""The rules of single instances, upgrade or not: deadlines, health, the previous OS disk."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Health, Power
+from rollcall_contracts.model import Failure, FailureCode, Health, Power, Probe
 
 from rollcall_rollout.orders import by_host
-from rollcall_rollout.state import (
-    IN_FLIGHT,
-    Fleet,
-    Instance,
-    InstancePhase,
-    MemberState,
-)
+from rollcall_rollout.state import Fleet, Instance, InstancePhase, MemberState
 
-LEASE = timedelta(
-    minutes=10
-)  # a prober keeps a delivery so long: well below the broker's own limit
+LEASE = timedelta(minutes=10)
+LONGEST_LEASE = timedelta(minutes=25)  # a prober keeps the delivery; brokers take it after 30
 RENEWAL = timedelta(seconds=15)  # before a lease ends, the next one is asked for
 TARGETS = 200  # of one probe request
-RETRY = timedelta(seconds=60)  # between attempts to create or delete an instance
 
 
 # --- deadlines ------------------------------------------------------------------------------------
@@ -70,13 +61,9 @@ def fail_overdue(fleet: Fleet, now: datetime) -> list[e.Event]:
 
 
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
-    waiting = fleet.upgrade.members if fleet.upgrade else {}
-    for instance in fleet.instances.values():
-        if instance.phase is InstancePhase.READY:
-            member = waiting.get(instance.id)
-            if member is not None and member.state is MemberState.PROVISIONED:
-                yield instance
-        elif instance.phase is not InstancePhase.FAILED:
+    yield from fleet.census.working
+    for member in fleet.census.awaited:
+        if (instance := fleet.instances.get(member.id)) is not None:
             yield instance
 
 
@@ -112,7 +99,8 @@ def judge_without_probe(fleet: Fleet) -> list[e.Event]:
 def request_probes(fleet: Fleet, now: datetime) -> list[e.Event]:
     """Have every provisioned instance probed, for a lease at a time (M31)."""
     probe = fleet.spec.probe
-    if probe is None:
+    census = fleet.census
+    if probe is None or census.next_probe is None or census.next_probe - RENEWAL > now:
         return []
     due = [
         instance
@@ -129,20 +117,31 @@ def request_probes(fleet: Fleet, now: datetime) -> list[e.Event]:
                 e.ProbeTarget(
                     instance_id=instance.id,
                     attempt=instance.attempt,
-                    lease=instance.lease + 1,
+                    lease=_next_lease(instance, now),
                     address=instance.address or "",
                     port=instance.port or probe.port,
                     health=instance.health,
                 )
                 for instance in group[start : start + TARGETS]
             ),
-            until=now + LEASE,
+            until=now + lease_length(probe),
             fast=fast,
             reason="health is awaited" if fast else "the lease of probing ends",
         )
         for group, fast in ((awaited, True), (known, False))
         for start in range(0, len(group), TARGETS)
     ]
+
+
+def lease_length(probe: Probe) -> timedelta:
+    """Return how long a prober is asked for: long enough for the probe to change its mind."""
+    needed = timedelta(seconds=probe.interval * (probe.number_of_probes + 1))
+    return min(max(LEASE, needed), LONGEST_LEASE)
+
+
+def _next_lease(instance: Instance, now: datetime) -> int:
+    """Return a number above all earlier ones, also of an instance of a deleted set's name."""
+    return max(instance.lease + 1, int(now.timestamp()))
 
 
 def _probe_due(instance: Instance) -> datetime:
@@ -156,9 +155,8 @@ def commit(fleet: Fleet) -> list[e.Event]:
     members = upgrade.members if upgrade is not None else {}
     healthy = [
         instance
-        for instance in fleet.instances.values()
-        if instance.uncommitted
-        and instance.is_healthy
+        for instance in fleet.census.uncommitted
+        if instance.is_healthy
         and not (
             open_batch is not None
             and (member := members.get(instance.id)) is not None
@@ -173,128 +171,4 @@ def commit(fleet: Fleet) -> list[e.Event]:
             reason="healthy: the previous OS disk is no longer needed",
         )
         for host, orders in by_host(healthy, next_attempt=False)
-    ]
-
-
-# --- the size of the set --------------------------------------------------------------------------
-
-
-def resize(fleet: Fleet, now: datetime) -> list[e.Event]:
-    """Create what is missing and delete what is too much."""
-    if fleet.deleted:
-        return _delete(fleet, list(fleet.instances.values()), now, "the scale set was deleted")
-    staying = [i for i in fleet.instances.values() if i.phase is not InstancePhase.DELETING]
-    stuck = [i for i in fleet.instances.values() if i.phase is InstancePhase.DELETING]
-    surplus = len(staying) - fleet.spec.capacity
-    if surplus > 0:
-        reason = f"{len(staying)} instances > capacity {fleet.spec.capacity}"
-        stuck = [*stuck, *_least_useful(fleet, staying)[:surplus]]
-        return _delete(fleet, stuck, now, reason)
-    return [*_delete(fleet, stuck, now, "deletion is asked for again"), *_create(fleet, now)]
-
-
-def _least_useful(fleet: Fleet, instances: Sequence[Instance]) -> list[Instance]:
-    """Return who may go, unhealthy ones first, then the newest; none that a batch has in flight."""
-    members = fleet.upgrade.members if fleet.upgrade else {}
-    free = (
-        instance
-        for instance in instances
-        if instance.id not in members or members[instance.id].state not in IN_FLIGHT
-    )
-    return sorted(free, key=lambda instance: (instance.is_healthy, -int(instance.id)))
-
-
-def _delete(
-    fleet: Fleet, instances: Sequence[Instance], now: datetime, reason: str
-) -> list[e.Event]:
-    due = [
-        instance
-        for instance in instances
-        if instance.phase is not InstancePhase.DELETING or now >= instance.since + RETRY
-    ]
-    return [
-        e.InstancesDeleteRequested(
-            scale_set=fleet.spec.scale_set, host=host, instances=orders, reason=reason
-        )
-        for host, orders in by_host(due, next_attempt=True)
-    ]
-
-
-def _create(fleet: Fleet, now: datetime) -> list[e.Event]:
-    image = fleet.wanted_image
-    if image is None:
-        return []
-    retried = [i for i in fleet.instances.values() if _creation_due(i, now)]
-    wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
-    staying = [i for i in fleet.instances.values() if i.phase is not InstancePhase.DELETING]
-    missing = fleet.spec.capacity - len(staying)
-    if missing > 0 and fleet.hosts:
-        load = Counter({host: 0 for host in fleet.hosts})
-        load.update(i.host for i in staying if i.host in load)
-        for number in range(fleet.next_id, fleet.next_id + missing):
-            host = min(load, key=lambda name: (load[name], name))
-            load[host] += 1
-            wanted.append((host, str(number), 1))
-    hosts = sorted({host for host, _, _ in wanted})
-    return [
-        e.InstancesCreateRequested(
-            scale_set=fleet.spec.scale_set,
-            host=host,
-            instances=tuple(
-                e.InstanceOrder(instance_id=id, attempt=attempt)
-                for owner, id, attempt in wanted
-                if owner == host
-            ),
-            image=image,
-            provisioning=fleet.spec.provisioning,
-            reason=f"{len(staying)} instances < capacity {fleet.spec.capacity}"
-            if missing > 0
-            else "creation is tried again",
-        )
-        for host in hosts
-    ]
-
-
-def creation_retry(instance: Instance) -> datetime | None:
-    """Return when a failed creation is tried again; refused credentials wait for a deployment."""
-    if instance.phase is not InstancePhase.FAILED or instance.version is not None:
-        return None
-    if instance.error is not None and instance.error.code == FailureCode.CREDENTIALS:
-        return None
-    return instance.since + RETRY
-
-
-def _creation_due(instance: Instance, now: datetime) -> bool:
-    if instance.phase is InstancePhase.FAILED and instance.version is None and instance.deploy:
-        return True
-    retry = creation_retry(instance)
-    return retry is not None and now >= retry
-
-
-# --- deployment of the model ----------------------------------------------------------------------
-
-
-def deploy(fleet: Fleet) -> list[e.Event]:
-    """Bring the instances that a person named to the model, failed ones too (M41).
-
-    While an upgrade runs it waits: two hands on one instance is what must never be.
-    """
-    image = fleet.wanted_image
-    if image is None or fleet.upgrade is not None:
-        return []
-    named = [
-        instance
-        for instance in fleet.instances.values()
-        if instance.deploy and not instance.is_busy and instance.version is not None
-    ]
-    return [
-        e.InstancesUpgradeRequested(
-            scale_set=fleet.spec.scale_set,
-            host=host,
-            instances=orders,
-            image=image,
-            provisioning=fleet.spec.provisioning,
-            reason="deployment of the model was asked for",
-        )
-        for host, orders in by_host(named, next_attempt=True)
     ]

@@ -34,7 +34,7 @@ CREATE TABLE instances (
     power text NOT NULL CHECK (power IN ('running', 'stopped')),
     health text NOT NULL,
     since timestamptz NOT NULL,         -- when the phase began
-    lease int NOT NULL,
+    lease bigint NOT NULL,               -- of probing; never goes down
     probed_until timestamptz,
     uncommitted boolean NOT NULL,       -- the previous OS disk is still kept
     deploy boolean NOT NULL,            -- to be brought to the model now
@@ -113,6 +113,10 @@ CROSS JOIN LATERAL (
         count(*) FILTER (WHERE state = 'restore_failed') AS restore_failed
     FROM upgrade_results WHERE upgrade_id = u.id
 ) r;
+
+-- Without the instances' results, which would have to be counted.
+CREATE VIEW upgrade_status_view AS
+SELECT id, scale_set, status, error ->> 'code' AS error_code, started_at, ended_at FROM upgrades;
 
 CREATE VIEW batch_view AS SELECT * FROM batches;
 CREATE VIEW upgrade_result_view AS SELECT * FROM upgrade_results;

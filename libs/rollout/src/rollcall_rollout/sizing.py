@@ -1,0 +1,140 @@
+"""The rules of a set's size: create what is missing, delete what is too much, deploy the model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import FailureCode
+
+from rollcall_rollout.orders import by_host
+from rollcall_rollout.state import IN_FLIGHT, Fleet, Instance, InstancePhase
+
+RETRY = timedelta(seconds=60)  # between attempts to create or delete an instance
+
+
+def resize(fleet: Fleet, now: datetime) -> list[e.Event]:
+    """Create what is missing and delete what is too much."""
+    if fleet.deleted:
+        return _delete(fleet, list(fleet.instances.values()), now, "the scale set was deleted")
+    stuck = [i for i in fleet.census.working if i.phase is InstancePhase.DELETING]
+    staying = len(fleet.instances) - len(stuck)
+    surplus = staying - fleet.spec.capacity
+    if surplus > 0:
+        reason = f"{staying} instances > capacity {fleet.spec.capacity}"
+        stuck = [*stuck, *_least_useful(fleet)[:surplus]]
+        return _delete(fleet, stuck, now, reason)
+    return [
+        *_delete(fleet, stuck, now, "deletion is asked for again"),
+        *_create(fleet, staying, now),
+    ]
+
+
+def _least_useful(fleet: Fleet) -> list[Instance]:
+    """Return who may go, unhealthy ones first, then the newest; none that a batch has in flight."""
+    members = fleet.upgrade.members if fleet.upgrade else {}
+    free = (
+        instance
+        for instance in fleet.instances.values()
+        if instance.phase is not InstancePhase.DELETING
+        and (instance.id not in members or members[instance.id].state not in IN_FLIGHT)
+    )
+    return sorted(free, key=lambda instance: (instance.is_healthy, -int(instance.id)))
+
+
+def _delete(
+    fleet: Fleet, instances: Sequence[Instance], now: datetime, reason: str
+) -> list[e.Event]:
+    due = [
+        instance
+        for instance in instances
+        if instance.phase is not InstancePhase.DELETING or now >= instance.since + RETRY
+    ]
+    return [
+        e.InstancesDeleteRequested(
+            scale_set=fleet.spec.scale_set, host=host, instances=orders, reason=reason
+        )
+        for host, orders in by_host(due, next_attempt=True)
+    ]
+
+
+def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
+    image = fleet.wanted_image
+    if image is None:
+        return []
+    retried = [i for i in fleet.census.working if _creation_due(i, now)]
+    wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
+    missing = fleet.spec.capacity - staying
+    if missing > 0 and fleet.hosts:
+        wanted += _place(fleet, missing)
+    return [
+        e.InstancesCreateRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            instances=tuple(
+                e.InstanceOrder(instance_id=id, attempt=attempt)
+                for owner, id, attempt in wanted
+                if owner == host
+            ),
+            image=image,
+            provisioning=fleet.spec.provisioning,
+            reason=f"{staying} instances < capacity {fleet.spec.capacity}"
+            if missing > 0
+            else "creation is tried again",
+        )
+        for host in sorted({host for host, _, _ in wanted})
+    ]
+
+
+def _place(fleet: Fleet, missing: int) -> list[tuple[str, str, int]]:
+    """Return host, id and attempt of new instances, each on the host with the fewest."""
+    load = Counter({host: 0 for host in fleet.hosts})
+    load.update(i.host for i in fleet.instances.values() if i.host in load)
+    placed = []
+    for number in range(fleet.next_id, fleet.next_id + missing):
+        host = min(load, key=lambda name: (load[name], name))
+        load[host] += 1
+        placed.append((host, str(number), 1))
+    return placed
+
+
+def creation_retry(instance: Instance) -> datetime | None:
+    """Return when a failed creation is tried again; refused credentials wait for a deployment."""
+    if instance.phase is not InstancePhase.FAILED or instance.version is not None:
+        return None
+    if instance.error is not None and instance.error.code == FailureCode.CREDENTIALS:
+        return None
+    return instance.since + RETRY
+
+
+def _creation_due(instance: Instance, now: datetime) -> bool:
+    if instance.phase is InstancePhase.FAILED and instance.version is None and instance.deploy:
+        return True
+    retry = creation_retry(instance)
+    return retry is not None and now >= retry
+
+
+def deploy(fleet: Fleet) -> list[e.Event]:
+    """Bring the instances that a person named to the model, failed ones too (M41).
+
+    While an upgrade runs it waits: two hands on one instance is what must never be.
+    """
+    image = fleet.wanted_image
+    if image is None or fleet.upgrade is not None:
+        return []
+    named = [
+        instance
+        for instance in fleet.census.deploying
+        if not instance.is_busy and instance.version is not None
+    ]
+    return [
+        e.InstancesUpgradeRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            instances=orders,
+            image=image,
+            provisioning=fleet.spec.provisioning,
+            reason="deployment of the model was asked for",
+        )
+        for host, orders in by_host(named, next_attempt=True)
+    ]
