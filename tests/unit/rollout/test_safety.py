@@ -20,6 +20,7 @@ from rollcall_rollout import (
     next_wake,
     settle,
 )
+from rollcall_rollout.census import Census
 from rollcall_rollout.decide import STEPS
 from rollcall_testing.fleets import START, World, fleet, healthy, image, spec
 
@@ -141,8 +142,16 @@ def test_a_busy_instance_is_never_asked_for_something_else(before: Fleet) -> Non
 # --- random walks through whole rollouts ----------------------------------------------------------
 
 
+def _counts(world: World) -> None:
+    """The carried counts are those that a fresh look gives."""
+    carried, fresh = world.fleet.census, replace(world.fleet).census
+    for name in Census.__slots__:
+        assert getattr(carried, name) == getattr(fresh, name), name
+
+
 def _limits(limit: int) -> Callable[[World], None]:
     def observe(world: World) -> None:
+        _counts(world)
         assert world.down() <= limit, f"{world.down()} down, {limit} allowed"
 
     return observe
@@ -209,7 +218,7 @@ def test_failing_agents_never_leave_an_upgrade_without_an_end(seed: int) -> None
 @settings(max_examples=30, deadline=None)
 def test_the_order_of_answers_does_not_change_the_outcome(seed: int) -> None:
     worlds = [
-        World(fleet=fleet(12, versions=("1.0", "1.1")), seed=s, doubled=0.5)
+        World(fleet=fleet(12, versions=("1.0", "1.1")), seed=s, doubled=0.5, observe=_counts)
         for s in (seed, seed + 1)
     ]
     for world in worlds:

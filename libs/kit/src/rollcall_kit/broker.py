@@ -14,6 +14,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from pamqp.commands import Basic
 from rollcall_contracts.events import Event, report_key, subject
 
 from rollcall_kit.metrics import broker_connected
@@ -180,7 +181,7 @@ class Broker:
             ]
         )
 
-    async def _publish(self, messages: Sequence[tuple[aio_pika.Message, str]]) -> None:
+    async def _publish(self, messages: Sequence[tuple["_Outgoing", str]]) -> None:
         while True:
             await self._up.wait()
             try:
@@ -192,16 +193,24 @@ class Broker:
                 log.warning("publish_repeated", error=str(error) or type(error).__name__)
                 await asyncio.sleep(0.2)
 
-    async def _publish_window(self, messages: Sequence[tuple[aio_pika.Message, str]]) -> None:
+    async def _publish_window(self, messages: Sequence[tuple["_Outgoing", str]]) -> None:
         channel = self._publisher
         if channel is None:
             raise ConnectionError("the broker connection is down")
-        exchange = await channel.get_exchange(EXCHANGE, ensure=False)
-        if len(messages) == 1:
-            await exchange.publish(messages[0][0], messages[0][1], mandatory=False)
-            return
+        # Beneath aio-pika's exchange: that waits for the socket after each message, which costs
+        # half of the rate. The window bounds what is in memory, and the confirms are waited for.
+        underlay = await channel.get_underlay_channel()
         results = await asyncio.gather(
-            *(exchange.publish(message, key, mandatory=False) for message, key in messages),
+            *(
+                underlay.basic_publish(
+                    message.body,
+                    exchange=EXCHANGE,
+                    routing_key=key,
+                    properties=message.properties,
+                    wait=False,  # type: ignore[call-arg]  # aiormq's abstract class leaves it out
+                )
+                for message, key in messages
+            ),
             return_exceptions=True,
         )
         for result in results:
@@ -282,16 +291,24 @@ def attributes(message: AbstractIncomingMessage) -> dict[str, str]:
     }
 
 
-def _message(body: str, values: Mapping[str, str | None]) -> aio_pika.Message:
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    body: bytes
+    properties: Basic.Properties
+
+
+def _message(body: str, values: Mapping[str, str | None]) -> _Outgoing:
     """Return an AMQP message in CloudEvents' binary mode."""
-    return aio_pika.Message(
+    return _Outgoing(
         body.encode(),
-        content_type="application/json",
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=values["id"],
-        type=values["type"],
-        headers={
-            "cloudEvents:specversion": "1.0",
-            **{f"cloudEvents:{name}": value for name, value in values.items() if value is not None},
-        },
+        Basic.Properties(
+            content_type="application/json",
+            delivery_mode=2,  # persistent
+            message_id=values["id"],
+            message_type=values["type"],
+            headers={
+                "cloudEvents:specversion": "1.0",
+                **{f"cloudEvents:{k}": v for k, v in values.items() if v is not None},
+            },
+        ),
     )

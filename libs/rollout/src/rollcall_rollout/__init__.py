@@ -7,7 +7,8 @@ woke its caller, so after a crash, a duplicate, a reordering or a timer tick it 
 
 from rollcall_rollout.decide import decide, next_wake, settle
 from rollcall_rollout.evolve import evolve, fold
-from rollcall_rollout.state import Fleet, Instance, InstancePhase, Member, MemberState, Upgrade
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.state import Instance, InstancePhase, Member, MemberState, Upgrade
 
 __all__ = [
     "Fleet",

@@ -10,7 +10,8 @@ from rollcall_contracts.events import Event
 
 from rollcall_rollout import sizing, starting, upgrading, upkeep
 from rollcall_rollout.evolve import evolve
-from rollcall_rollout.state import Fleet, InstancePhase
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.state import InstancePhase
 
 STEPS = 50  # far above what any state needs; reaching it is a livelock, a defect
 ROUTINE = timedelta(seconds=60)  # asked again at least so often
@@ -60,8 +61,8 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
     if len(fleet.instances) < fleet.spec.capacity:
         times.append(now + HOSTS_AWAITED)  # for an image, or for an agent to answer
     census = fleet.census
-    awaited = (fleet.instances.get(member.id) for member in census.awaited)
-    for instance in (*census.working, *awaited):
+    awaited = (fleet.instances.get(member.id) for member in census.awaited.values())
+    for instance in (*census.working.values(), *awaited):
         if instance is None:
             continue
         if (limit := upkeep.deadline(fleet, instance)) is not None:

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from rollcall_rollout.state import Fleet, Instance, Member, Upgrade
+from rollcall_rollout.census import Census
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.state import Instance, Member, Upgrade
 
 
 class Draft:
@@ -15,6 +17,8 @@ class Draft:
         self._fields: dict[str, Any] = {}
         self._instances: dict[str, Instance] | None = None
         self._members: dict[str, Member] | None = None
+        self._touched: set[str] = set()  # instances
+        self._moved: set[str] = set()  # members
         self.writes = 0  # counts up with each change
 
     def get(self, name: str) -> Any:
@@ -42,12 +46,14 @@ class Draft:
         if self._instances is None:
             self._instances = dict(self._base.instances)
         self._instances[instance.id] = instance
+        self._touched.add(instance.id)
         self.writes += 1
 
     def drop_instance(self, id: str) -> None:
         if self._instances is None:
             self._instances = dict(self._base.instances)
         self._instances.pop(id, None)
+        self._touched.add(id)
         self.writes += 1
 
     def member(self, id: str) -> Member | None:
@@ -57,11 +63,13 @@ class Draft:
 
     def put_member(self, member: Member) -> None:
         self._writable_members()[member.id] = member
+        self._moved.add(member.id)
         self.writes += 1
 
     def drop_member(self, id: str) -> None:
         if self.member(id) is not None:
             del self._writable_members()[id]
+            self._moved.add(id)
             self.writes += 1
 
     def _writable_members(self) -> dict[str, Member]:
@@ -98,4 +106,33 @@ class Draft:
             fields["instances"] = self._instances
         if self._members is not None and self.upgrade is not None:
             fields["upgrade"] = self._current_upgrade()
-        return replace(self._base, **fields) if fields else self._base
+        if not fields:
+            return self._base
+        fleet = replace(self._base, **fields)
+        if self._base.has_census:
+            fleet.carry(self._census(fleet))
+        return fleet
+
+    def _census(self, fleet: Fleet) -> Census:
+        """Return the base's counts, brought up to date with what was written."""
+        census = self._base.census.copy()
+        stale = False
+        for id in self._touched:
+            if (before := self._base.instances.get(id)) is not None:
+                stale |= census.remove_instance(before)
+            if (after := fleet.instances.get(id)) is not None:
+                census.add_instance(after)
+        if stale:
+            census.find_next_probe(fleet.instances.values())
+        old, new = self._base.upgrade, fleet.upgrade
+        if old is not None and new is not None and old.id == new.id:
+            for id in self._moved:
+                if (was := old.members.get(id)) is not None:
+                    census.remove_member(was)
+                if (now := new.members.get(id)) is not None:
+                    census.add_member(now)
+        elif old is not None or new is not None:
+            census.forget_members()
+            for member in new.members.values() if new is not None else ():
+                census.add_member(member)
+        return census

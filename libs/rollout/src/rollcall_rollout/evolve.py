@@ -13,9 +13,10 @@ from rollcall_contracts import events as e
 from rollcall_contracts.model import Health, Probe
 
 from rollcall_rollout.draft import Draft
+from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.reports import apply_report
 from rollcall_rollout.requests import apply_request
-from rollcall_rollout.state import Fleet, InstancePhase, Member, MemberState, Upgrade, UpgradeStatus
+from rollcall_rollout.state import InstancePhase, Member, MemberState, Upgrade, UpgradeStatus
 
 
 def evolve(fleet: Fleet, events: Iterable[e.Event], now: datetime) -> Fleet:

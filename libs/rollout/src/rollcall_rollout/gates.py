@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from rollcall_contracts.model import RollingPolicy
 
-from rollcall_rollout.state import Fleet, Instance, MemberState, Upgrade
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.state import Instance, MemberState, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from rollcall_contracts import events as e
 from rollcall_contracts.model import FailureCode
 
+from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host
-from rollcall_rollout.state import IN_FLIGHT, Fleet, Instance, InstancePhase
+from rollcall_rollout.state import IN_FLIGHT, Instance, InstancePhase
 
 RETRY = timedelta(seconds=60)  # between attempts to create or delete an instance
 
@@ -17,7 +18,7 @@ def resize(fleet: Fleet, now: datetime) -> list[e.Event]:
     """Create what is missing and delete what is too much."""
     if fleet.deleted:
         return _delete(fleet, list(fleet.instances.values()), now, "the scale set was deleted")
-    stuck = [i for i in fleet.census.working if i.phase is InstancePhase.DELETING]
+    stuck = [i for i in fleet.census.working.values() if i.phase is InstancePhase.DELETING]
     staying = len(fleet.instances) - len(stuck)
     surplus = staying - fleet.spec.capacity
     if surplus > 0:
@@ -62,7 +63,7 @@ def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
     image = fleet.wanted_image
     if image is None:
         return []
-    retried = [i for i in fleet.census.working if _creation_due(i, now)]
+    retried = [i for i in fleet.census.working.values() if _creation_due(i, now)]
     wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
     missing = fleet.spec.capacity - staying
     if missing > 0 and fleet.hosts:
@@ -124,7 +125,7 @@ def deploy(fleet: Fleet) -> list[e.Event]:
         return []
     named = [
         instance
-        for instance in fleet.census.deploying
+        for instance in fleet.census.deploying.values()
         if not instance.is_busy and instance.version is not None
     ]
     return [

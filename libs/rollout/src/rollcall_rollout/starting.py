@@ -7,8 +7,9 @@ from rollcall_contracts import events as e
 from rollcall_contracts.model import LATEST, Failure, Image, StartedBy
 from rollcall_contracts.versions import version_key
 
+from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import unhealthy_share
-from rollcall_rollout.state import Fleet, Instance
+from rollcall_rollout.state import Instance
 
 BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
 

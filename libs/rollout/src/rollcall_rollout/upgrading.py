@@ -1,20 +1,15 @@
 """The rules of a running upgrade: from batch to batch, and how it ends."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import LATEST, Failure, FailureCode, StartedBy
 
+from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import choose_batch, unhealthy_share, upgraded_share
 from rollcall_rollout.orders import by_host
-from rollcall_rollout.state import (
-    IN_FLIGHT,
-    Fleet,
-    InstancePhase,
-    Member,
-    MemberState,
-    Upgrade,
-)
+from rollcall_rollout.state import IN_FLIGHT, InstancePhase, Member, MemberState, Upgrade
 
 DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
 UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
@@ -69,7 +64,7 @@ def recovery_end(fleet: Fleet, upgrade: Upgrade) -> datetime | None:
     """
     booting = [
         member.since
-        for member in fleet.census.restored
+        for member in fleet.census.restored.values()
         if member.batch == upgrade.batch
         and (instance := fleet.instances.get(member.id)) is not None
         and not instance.is_healthy
@@ -257,7 +252,7 @@ def restore(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
         return []
     failed = [
         instance
-        for member in fleet.census.failed
+        for member in _by_id(fleet.census.failed.values())
         if not _is_credentials(member)
         and (instance := fleet.instances.get(member.id)) is not None
         and instance.uncommitted
@@ -276,7 +271,11 @@ def restore(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
 
 
 def _in_order(upgrade: Upgrade) -> list[Member]:
-    return sorted(upgrade.members.values(), key=lambda member: int(member.id))
+    return _by_id(upgrade.members.values())
+
+
+def _by_id(members: Iterable[Member]) -> list[Member]:
+    return sorted(members, key=lambda member: int(member.id))
 
 
 def _is_credentials(member: Member) -> bool:

@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode, Health, Power, Probe
 
+from rollcall_rollout.census import probe_due
+from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host
-from rollcall_rollout.state import Fleet, Instance, InstancePhase, MemberState
+from rollcall_rollout.state import Instance, InstancePhase, MemberState
 
 LEASE = timedelta(minutes=10)
 LONGEST_LEASE = timedelta(minutes=25)  # a prober keeps the delivery; brokers take it after 30
@@ -61,8 +63,8 @@ def fail_overdue(fleet: Fleet, now: datetime) -> list[e.Event]:
 
 
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
-    yield from fleet.census.working
-    for member in fleet.census.awaited:
+    yield from fleet.census.working.values()
+    for member in fleet.census.awaited.values():
         if (instance := fleet.instances.get(member.id)) is not None:
             yield instance
 
@@ -105,7 +107,7 @@ def request_probes(fleet: Fleet, now: datetime) -> list[e.Event]:
     due = [
         instance
         for instance in fleet.instances.values()
-        if instance.phase is InstancePhase.READY and _probe_due(instance) <= now
+        if instance.phase is InstancePhase.READY and probe_due(instance) - RENEWAL <= now
     ]
     awaited = [i for i in due if i.health is Health.UNKNOWN]
     known = [i for i in due if i.health is not Health.UNKNOWN]
@@ -144,10 +146,6 @@ def _next_lease(instance: Instance, now: datetime) -> int:
     return max(instance.lease + 1, int(now.timestamp()))
 
 
-def _probe_due(instance: Instance) -> datetime:
-    return instance.probed_until - RENEWAL if instance.probed_until else instance.since
-
-
 def commit(fleet: Fleet) -> list[e.Event]:
     """Let the previous OS disks of healthy instances go, once their batch has ended."""
     upgrade = fleet.upgrade
@@ -155,7 +153,7 @@ def commit(fleet: Fleet) -> list[e.Event]:
     members = upgrade.members if upgrade is not None else {}
     healthy = [
         instance
-        for instance in fleet.census.uncommitted
+        for instance in fleet.census.uncommitted.values()
         if instance.is_healthy
         and not (
             open_batch is not None

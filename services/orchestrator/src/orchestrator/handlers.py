@@ -7,7 +7,6 @@ changed is saved, in the transaction in which the decisions enter the event log.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -71,7 +70,7 @@ async def advance(
     moved = before is None or folded.spec.image.stream != before.spec.image.stream
     if moved or not events:  # by time: also what changed of an image without an event
         folded = await store.with_images(connection, folded)
-    folded = replace(folded, hosts=await store.hosts(connection, now))
+    folded = folded.amended(hosts=await store.hosts(connection, now))
     settled, decided = settle(folded, now)
     await store.save(
         connection, before, settled, decided, cache=cache, wake_at=next_wake(settled, now), now=now

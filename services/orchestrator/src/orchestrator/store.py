@@ -7,7 +7,7 @@ saved the set since.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -127,7 +127,7 @@ async def with_images(connection: Connection, fleet: Fleet) -> Fleet:
         "SELECT image FROM image_view WHERE stream = $1 AND withdrawn_at IS NULL",
         "/".join(fleet.spec.image.stream),
     )
-    return replace(fleet, images=tuple(Image.model_validate_json(row["image"]) for row in found))
+    return fleet.amended(images=tuple(Image.model_validate_json(row["image"]) for row in found))
 
 
 async def _running_upgrade(connection: Connection, scale_set: str) -> Upgrade | None:
@@ -182,7 +182,7 @@ async def save(
     if after.upgrade is not None:
         await _save_upgrade(connection, scale_set, running, after.upgrade)
     await _save_batches(connection, decided, now)
-    cache.put(scale_set, token, replace(after, ended=()))
+    cache.put(scale_set, token, after.amended(ended=()))
 
 
 async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at: datetime) -> None:

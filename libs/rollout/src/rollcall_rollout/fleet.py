@@ -1,0 +1,85 @@
+"""One scale set as the rules see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from rollcall_contracts.model import LATEST, Failure, Image, ScaleSetSpec
+
+from rollcall_rollout.census import Census
+from rollcall_rollout.state import Instance, Upgrade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """One scale set: what it should be, its instances, and its upgrade, if one runs."""
+
+    spec: ScaleSetSpec
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    upgrade: Upgrade | None = None  # the one that runs
+    ended: tuple[Upgrade, ...] = ()  # since the state was last saved
+    images: tuple[Image, ...] = ()  # published for the set's reference and not withdrawn
+    hosts: tuple[str, ...] = ()  # whose agents answer
+    next_id: int = 0
+    deleted: bool = False
+    barred_version: str | None = None  # did not succeed everywhere: not tried again by itself
+    held: tuple[str, Failure] | None = None  # version that would start, and why it does not
+    start_requested: bool = False
+    _census: Census | None = field(init=False, default=None, compare=False, repr=False)
+
+    @property
+    def census(self) -> Census:
+        """Return this state's counts."""
+        if self._census is None:
+            census = Census()
+            for instance in self.instances.values():
+                census.add_instance(instance)
+            for member in self.upgrade.members.values() if self.upgrade else ():
+                census.add_member(member)
+            self.carry(census)
+            return census
+        return self._census
+
+    @property
+    def has_census(self) -> bool:
+        """Say whether the counts are there already."""
+        return self._census is not None
+
+    def amended(
+        self,
+        *,
+        images: tuple[Image, ...] | None = None,
+        hosts: tuple[str, ...] | None = None,
+        ended: tuple[Upgrade, ...] | None = None,
+    ) -> "Fleet":
+        """Return this state with other surroundings, which the counts do not depend on."""
+        fleet = replace(
+            self,
+            images=self.images if images is None else images,
+            hosts=self.hosts if hosts is None else hosts,
+            ended=self.ended if ended is None else ended,
+        )
+        if self._census is not None:
+            fleet.carry(self._census)
+        return fleet
+
+    def carry(self, census: Census) -> None:
+        """Take counts that are known to be this state's."""
+        object.__setattr__(self, "_census", census)
+
+    @property
+    def latest(self) -> Image | None:
+        """Return the highest version that counts as latest (M21)."""
+        return max(
+            (image for image in self.images if not image.exclude_from_latest),
+            key=lambda image: image.order,
+            default=None,
+        )
+
+    @property
+    def wanted_image(self) -> Image | None:
+        """Return the image that a new instance is made from: during an upgrade, its target."""
+        if self.upgrade is not None:
+            return self.upgrade.image
+        if self.spec.image.version == LATEST:
+            return self.latest
+        return next((i for i in self.images if i.version == self.spec.image.version), None)
