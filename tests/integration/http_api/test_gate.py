@@ -146,6 +146,10 @@ async def test_feeds_and_hosts(api: Any) -> None:
     await api.add_fleet()
     await api.add_instance("0")
     await api.add_upgrade({"succeeded": 1})
+    for code in ("ImageUnsafe", "ImageUnsafe", "ImageVerificationFailed"):
+        error_of_upgrade = {"code": code, "message": "refused"}
+        await api.add_upgrade({}, status="Faulted", error=error_of_upgrade)
+    await api.add_upgrade({}, status="Cancelled", error={"code": "ImageWithdrawn", "message": "x"})
     bad, good = (await api.get("/rollcall/feeds"))["value"]
     assert (good["url"], good["up"], good["error"]) == ("https://mirror/x", True, None)
     assert (bad["up"], bad["error"]) == (False, error)
@@ -161,9 +165,13 @@ async def test_feeds_and_hosts(api: Any) -> None:
         'rollcall_feed_errors_total{code="FeedStale",feed="bad"} 3.0',
         f'rollcall_instances{{health="Healthy",scale_set="{SET}",version="1.0.0"}} 1.0',
         'rollcall_upgrades{status="Completed"} 1.0',
+        'rollcall_upgrades{status="Faulted"} 3.0',
+        'rollcall_upgrade_faults{code="ImageUnsafe"} 2.0',
+        'rollcall_upgrade_faults{code="ImageVerificationFailed"} 1.0',
     ):
         assert line in text
     assert any(line.startswith('rollcall_http_requests_total{method="PUT"') for line in text)
+    assert not any("ImageWithdrawn" in line for line in text), "a cancelled upgrade is no fault"
 
 
 async def test_writers_of_one_set_and_its_balancer_do_not_stand_in_each_others_way(

@@ -1,6 +1,7 @@
 """The image cache against a real HTTP server and real files."""
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -10,7 +11,9 @@ import pytest
 from aiohttp import web
 from instance_agent.failures import OperationFailed
 from instance_agent.images import ImageCache
+from instance_agent.metrics import image_failures
 from rollcall_contracts.model import FailureCode, Image
+from structlog.testing import capture_logs
 
 CONTENT = b"image" * 100_000
 
@@ -94,8 +97,13 @@ async def test_a_bad_download_leaves_nothing_and_names_its_fault(
     cache: ImageCache, server: Server, tmp_path: Path, name: str
 ) -> None:
     path, facts, code = FAULTS[name]
-    with pytest.raises(OperationFailed) as caught:
+    counted = image_failures.labels(code)._value.get()
+    with pytest.raises(OperationFailed) as caught, capture_logs() as logs:
         await cache.fetch(image(server.url + path, more=facts))
+    (line,) = logs
+    assert (line["event"], line["code"], line["image"]) == ("image_refused", code, "P/O/S/1")
+    assert line["message"] == caught.value.failure.message
+    assert image_failures.labels(code)._value.get() == counted + 1
     failure = caught.value.failure
     assert (failure.code, failure.target) == (code, server.url + path.partition("?")[0])
     assert "SECRET" not in failure.model_dump_json()
@@ -107,6 +115,18 @@ async def test_a_server_that_is_not_there_is_unavailable(cache: ImageCache) -> N
         await cache.fetch(image("http://127.0.0.1:1/image?token=SECRET"))
     assert caught.value.failure.code == FailureCode.IMAGE_UNAVAILABLE
     assert "SECRET" not in str(caught.value)
+
+
+async def test_a_host_that_cannot_keep_the_image_says_why(server: Server, tmp_path: Path) -> None:
+    async def full(file: Path, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    cache = ImageCache(tmp_path / "cache", full, max_bytes=1_000_000, timeout=2, keep=2)
+    with pytest.raises(OperationFailed, match="No space left on device") as caught:
+        await cache.fetch(image(f"{server.url}/image?token=SECRET"))
+    assert caught.value.failure.code == FailureCode.DRIVER
+    assert "SECRET" not in caught.value.failure.model_dump_json()
+    assert left(tmp_path) == []
 
 
 async def test_a_failed_fetch_is_tried_again(

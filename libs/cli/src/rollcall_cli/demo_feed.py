@@ -38,6 +38,11 @@ class Feed:
             healthy=healthy,
             boot_seconds=self._boot_seconds,
         )
+        self.add(version, file)
+        self.sign()
+
+    def add(self, version: str, file: Path) -> None:
+        """Add an image file, which readers do not see until the feed is signed."""
         add_image(
             self.folder,
             file,
@@ -46,6 +51,9 @@ class Feed:
             sku=self.image["sku"],
             version=version,
         )
+
+    def sign(self) -> None:
+        """Sign the feed's documents as they are now, with its own key."""
         sign_feed(self.folder, key=self._key, gnupghome=self._gnupghome, keyring_out=self.keyring)
 
     def section(self, name: str, **settings: object) -> dict[str, object]:

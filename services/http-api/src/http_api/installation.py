@@ -106,8 +106,9 @@ async def instance_metrics(connection: Connection) -> Sequence[Mapping[str, Any]
 
 
 async def upgrade_metrics(connection: Connection) -> Sequence[Mapping[str, Any]]:
-    """Count upgrades by status."""
+    """Count upgrades by status and the code of their error, '' where there is none."""
     rows: Sequence[Mapping[str, Any]] = await connection.fetch(
-        "SELECT status, count(*) AS count FROM upgrade_view GROUP BY status"
+        "SELECT status, coalesce(error_code, '') AS error_code, count(*) AS count "
+        "FROM upgrade_status_view GROUP BY status, error_code"
     )
     return rows

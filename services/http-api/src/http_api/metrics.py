@@ -1,5 +1,6 @@
 """What Prometheus scrapes: this process's counters, and the installation's state from the views."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,9 +42,24 @@ async def scrape(connection: Connection) -> bytes:
     )
     for row in await installation.instance_metrics(connection):
         instances.add_metric([row["scale_set"], row["version"], row["health"]], row["count"])
-    upgrades = GaugeMetricFamily("rollcall_upgrades", "Upgrades on record", labels=["status"])
-    for row in await installation.upgrade_metrics(connection):
-        upgrades.add_metric([row["status"]], row["count"])
     registry = CollectorRegistry()
-    registry.register(_Snapshot([up, errors, instances, upgrades]))
+    registry.register(_Snapshot([up, errors, instances, *await _upgrades(connection)]))
     return generate_latest() + generate_latest(registry)
+
+
+async def _upgrades(connection: Connection) -> list[Metric]:
+    """Return gauges, not counters: a set that is deleted takes its upgrades off the record."""
+    upgrades = GaugeMetricFamily("rollcall_upgrades", "Upgrades on record", labels=["status"])
+    faults = GaugeMetricFamily(
+        "rollcall_upgrade_faults",
+        "Upgrades on record that faulted, by the code of their error",
+        labels=["code"],
+    )
+    by_status: Tally[str] = Tally()
+    for row in await installation.upgrade_metrics(connection):
+        by_status[row["status"]] += row["count"]
+        if row["status"] == "Faulted":
+            faults.add_metric([row["error_code"]], row["count"])
+    for status, count in by_status.items():
+        upgrades.add_metric([status], count)
+    return [upgrades, faults]

@@ -14,8 +14,9 @@ from http_api.domain.present.scale_sets import FleetState
 from http_api.domain.present.upgrades import BatchRow, ResultRow, UpgradeRow
 
 VIEWS = (
-    *("fleet_view", "instance_view", "upgrade_view", "batch_view", "upgrade_result_view"),
-    *("host_view", "image_view", "feed_view", "feed_error_view", "event_view"),
+    *("fleet_view", "instance_view", "upgrade_view", "upgrade_status_view", "batch_view"),
+    *("upgrade_result_view", "host_view", "image_view", "feed_view", "feed_error_view"),
+    "event_view",
 )
 _INSTANCE = (
     "id, host, zone, attempt, phase, version, generation, address, port, power, health, since, "

@@ -17,7 +17,6 @@ from rollcall_contracts.events import (
     InstancesRestoreRequested,
     InstancesUpgradeRequested,
 )
-from rollcall_contracts.model import Failure, FailureCode
 from rollcall_kit.consume import Reject
 from rollcall_kit.service import Context
 
@@ -94,14 +93,13 @@ async def fetch(event: ImageFetchRequested, host: Host) -> ImageFetched | ImageF
     try:
         await host.images.fetch(event.image)
     except OperationFailed as error:
-        failure = error.failure
-    except OSError as error:  # such as a full disk
-        failure = Failure(code=FailureCode.DRIVER, message=f"the image cannot be kept: {error}")
-    else:
-        return ImageFetched(scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id)
-    return ImageFetchFailed(
-        scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id, error=failure
-    )
+        return ImageFetchFailed(
+            scale_set=event.scale_set,
+            host=event.host,
+            upgrade_id=event.upgrade_id,
+            error=error.failure,
+        )
+    return ImageFetched(scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id)
 
 
 async def heartbeat(context: Context, *, host: str, driver: str, interval: float) -> None:

@@ -14,6 +14,7 @@ from rollcall_contracts.model import FailureCode, Image
 
 from instance_agent.download import DownloadFailed, TooLarge, download, public_url
 from instance_agent.failures import OperationFailed
+from instance_agent.metrics import image_failures
 
 log = structlog.get_logger()
 
@@ -49,9 +50,23 @@ class ImageCache:
     async def fetch(self, image: Image) -> Path:
         """Return the folder that the driver made from the image.
 
-        Raises OperationFailed: ImageUnavailable, ImageVerificationFailed, ImageTooLarge, or what
-        the driver says of the content (ImageUnsafe).
+        Raises OperationFailed: ImageUnavailable, ImageVerificationFailed, ImageTooLarge,
+        DriverOperationFailed where this host cannot keep it, or what the driver says of the
+        content (ImageUnsafe). Each failure is logged and counted by its code.
         """
+        try:
+            return await self._cached(image)
+        except OperationFailed as error:
+            _tell(image, error)
+            raise
+        except OSError as error:  # such as a full disk
+            failed = OperationFailed(
+                FailureCode.DRIVER, f"the image cannot be kept: {error}", public_url(image.url)
+            )
+            _tell(image, failed)
+            raise failed from error
+
+    async def _cached(self, image: Image) -> Path:
         place = self._folder / image.sha256
         async with self._locks[image.sha256]:
             if not place.is_dir():
@@ -114,3 +129,15 @@ class ImageCache:
                 doomed.append(entry.rename(self._folder / f".part-{entry.name}"))
                 log.info("image_evicted", sha256=entry.name)
         return doomed
+
+
+def _tell(image: Image, error: OperationFailed) -> None:
+    """Log and count a failure here, where both a fetch ahead and an instance's own come by."""
+    failure = error.failure
+    image_failures.labels(failure.code).inc()
+    log.warning(
+        "image_refused",
+        code=failure.code,
+        image="/".join((image.publisher, image.offer, image.sku, image.version)),
+        message=failure.message,
+    )

@@ -7,3 +7,8 @@ operations = Counter(
     "Operations on instances that ended, by outcome",
     ["operation", "outcome"],
 )
+image_failures = Counter(
+    "rollcall_image_failures_total",
+    "Requests for an image that this host could not meet, by the code of the failure",
+    ["code"],
+)
