@@ -9,11 +9,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 from rollcall_contracts.model import RollingPolicy
+from rollcall_embedded.process import spawn
 from rollcall_kit.database import open_pool
 from rollcall_testing.backing import backing_services
 from rollcall_testing.fleets import image, spec
@@ -26,7 +29,9 @@ HOSTS = 10
 
 def _spawn(module: str, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "ROLLCALL_LOG_LEVEL": "WARNING", **settings}
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+    log = Path(tempfile.gettempdir()) / f"rollcall-bench-{os.getpid()}-{module}.log"
+    command = [sys.executable, "-m", module, *arguments]
+    return spawn(command, log=log, env=environment, cwd=log.parent)  # ends with this process
 
 
 async def _wait_healthy(pool: asyncpg.Pool, name: str, version: str, size: int) -> None:

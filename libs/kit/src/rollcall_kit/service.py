@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import asyncpg
 import structlog
@@ -21,13 +22,15 @@ from rollcall_contracts.events import Event
 
 from rollcall_kit.broker import Broker
 from rollcall_kit.consume import BatchConsumer, TaskConsumer, start_consumer
-from rollcall_kit.database import migrate, migrations_of, open_pool, wait_for_views
+from rollcall_kit.database import DATABASE_AWAY, migrate, migrations_of, open_pool, wait_for_views
 from rollcall_kit.logging import configure_logging
 from rollcall_kit.metrics import serve_metrics
 from rollcall_kit.outbox import Connection, Relay, append
 from rollcall_kit.settings import Settings
 
 log = structlog.get_logger()
+
+CLOSING = 3.0  # seconds for the database to say goodbye
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -
         relay: Relay | None = None
         if service.database:
             pool = await open_pool(settings.database_url)
-            stack.push_async_callback(pool.close)
+            stack.push_async_callback(_close, pool)
             await migrate(pool, [migrations_of("rollcall_kit"), *service.migrations])
             await wait_for_views(pool, service.reads)
             relay = Relay(pool, broker)
@@ -111,11 +114,31 @@ async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -
                 task.result()  # a background task that ends has failed, or is not one
         finally:
             stopping.set()
-            running = (*tasks, *context.tasks, stop)
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await _end({*tasks, *context.tasks, stop})
             log.info("service_stopped")
+
+
+async def _end(running: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Again and again: a cancellation that meets a failing connection can be lost in it.
+    """
+    while running:
+        for task in running:
+            task.cancel()
+        done, running = await asyncio.wait(running, timeout=0.5)
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                log.warning("task_failed", error=repr(task.exception()))
+
+
+async def _close(pool: asyncpg.Pool) -> None:
+    """Close the pool; a server that does not answer is not waited for."""
+    try:
+        async with asyncio.timeout(CLOSING):
+            await pool.close()
+    except (TimeoutError, *DATABASE_AWAY):
+        pool.terminate()
 
 
 async def _start_all(service: Service, context: Context, connection: object) -> None:
