@@ -104,7 +104,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
 
 
 @given(fleets())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_every_decided_event_changes_the_state_and_decisions_come_to_an_end(before: Fleet) -> None:
     state = before
     for _ in range(STEPS):

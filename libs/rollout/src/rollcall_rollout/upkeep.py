@@ -65,7 +65,8 @@ def fail_overdue(fleet: Fleet, now: datetime) -> list[e.Event]:
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
     yield from fleet.census.working.values()
     for member in fleet.census.awaited.values():
-        if (instance := fleet.instances.get(member.id)) is not None:
+        instance = fleet.instances.get(member.id)
+        if instance is not None and instance.phase is InstancePhase.READY:
             yield instance
 
 
