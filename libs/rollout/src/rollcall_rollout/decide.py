@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from rollcall_contracts.events import Event
 
-from rollcall_rollout import sizing, starting, upgrading, upkeep
+from rollcall_rollout import fetching, sizing, starting, upgrading, upkeep
 from rollcall_rollout.evolve import evolve
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.state import InstancePhase
@@ -75,10 +75,12 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
         times.append(census.next_probe - upkeep.RENEWAL)
     upgrade = fleet.upgrade
     if upgrade is not None:
-        if not all(upgrade.fetches.values()):
-            times.append(upgrading.fetch_deadline(upgrade))
+        if fetching.unfetched(fleet, upgrade):
+            times.append(fetching.fetch_deadline(upgrade))
         if (resume := upgrading.pause_end(upgrade)) is not None:
             times.append(resume)
         if (recovery := upgrading.recovery_end(fleet, upgrade)) is not None:
             times.append(recovery)
+        if (booted := upgrading.newcomers_end(fleet, upgrade, now)) is not None:
+            times.append(booted)
     return max(now, min(times))

@@ -75,10 +75,19 @@ class Fleet:
             default=None,
         )
 
+    def offers(self, image: Image) -> bool:
+        """Say whether a version is of the model's line, and published still."""
+        return image.stream == self.spec.image.stream and any(
+            known.version == image.version for known in self.images
+        )
+
     @property
     def wanted_image(self) -> Image | None:
-        """Return the image that a new instance is made from: during an upgrade, its target."""
-        if self.upgrade is not None:
+        """Return the image that a new instance is made from: during an upgrade, its target.
+
+        A target that was withdrawn, or is not of the model's line any more, is none.
+        """
+        if self.upgrade is not None and self.offers(self.upgrade.image):
             return self.upgrade.image
         if self.spec.image.version == LATEST:
             return self.latest

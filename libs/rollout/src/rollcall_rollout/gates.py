@@ -1,12 +1,13 @@
 """The numbers that the rules compare: how many are unhealthy, and how many may be."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from rollcall_contracts.model import RollingPolicy
 
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.state import Instance, MemberState, Upgrade
+from rollcall_rollout.state import Instance, InstancePhase, MemberState, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +34,48 @@ class Share:
 
 
 def unhealthy_share(fleet: Fleet, policy: RollingPolicy) -> Share:
-    """Count the whole set's unhealthy instances, whatever made them so (M10, M15)."""
+    """Count the whole set's unhealthy instances, whatever made them so (M10, M15).
+
+    Those that a change of size brings or takes away are no part of the set yet, or any more.
+    """
+    elsewhere = sum(is_elsewhere(instance) for instance in fleet.census.working.values())
     return Share(
-        count=fleet.census.unhealthy,
-        total=len(fleet.instances),
+        count=fleet.census.unhealthy - elsewhere,
+        total=len(fleet.instances) - elsewhere,
         limit=policy.max_unhealthy_instance_percent,
     )
+
+
+def is_elsewhere(instance: Instance) -> bool:
+    """Say whether an instance is on its way in or out of the set.
+
+    A creation that failed and is tried again is not: it counts as unhealthy throughout.
+    """
+    return instance.phase is InstancePhase.DELETING or (
+        instance.phase is InstancePhase.CREATING and instance.attempt == 1
+    )
+
+
+def newcomers(fleet: Fleet, policy: RollingPolicy, now: datetime) -> dict[str, datetime]:
+    """Return the new instances that boot for the first time, and until when they may.
+
+    They have as long as an upgraded one (M13), and are not held against an upgrade meanwhile.
+    """
+    patience = timedelta(seconds=policy.health_timeout)
+    return {
+        instance.id: instance.since + patience
+        for instance in fleet.instances.values()
+        if instance.phase is InstancePhase.READY
+        and instance.attempt == 1
+        and not instance.is_healthy
+        and now < instance.since + patience
+    }
+
+
+def settled_share(fleet: Fleet, policy: RollingPolicy, now: datetime) -> Share:
+    """Count as `unhealthy_share` does, without the newcomers."""
+    share, fresh = unhealthy_share(fleet, policy), len(newcomers(fleet, policy, now))
+    return replace(share, count=share.count - fresh, total=share.total - fresh)
 
 
 def upgraded_share(fleet: Fleet, upgrade: Upgrade) -> Share:
@@ -77,7 +114,7 @@ def choose_batch(
     never below one. With n = 10, 20 % and 20 %: 2; when one instance outside is unhealthy: 1.
     Without `enable_cross_zone_upgrade` a batch is of one zone; zones follow one another.
     """
-    fleet = tuple(everyone)
+    fleet = tuple(instance for instance in everyone if not is_elsewhere(instance))
     total = len(fleet)
     full = max(1, total * policy.max_batch_instance_percent // 100)
     allowed = total * policy.max_unhealthy_instance_percent // 100

@@ -6,8 +6,15 @@ from datetime import datetime, timedelta
 from rollcall_contracts import events as e
 from rollcall_contracts.model import LATEST, Failure, FailureCode, StartedBy
 
+from rollcall_rollout.fetching import fetch, fetch_overdue, unfetched
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.gates import choose_batch, unhealthy_share, upgraded_share
+from rollcall_rollout.gates import (
+    choose_batch,
+    newcomers,
+    settled_share,
+    unhealthy_share,
+    upgraded_share,
+)
 from rollcall_rollout.orders import by_host
 from rollcall_rollout.state import IN_FLIGHT, InstancePhase, Member, MemberState, Upgrade
 
@@ -19,17 +26,19 @@ def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
     """Decide the next step of a running upgrade: end its batch, end it, or start a batch."""
     if upgrade.batch_open:
         return _complete_batch(fleet, upgrade, now)
-    ending = _ending(fleet, upgrade)
+    ending = _ending(fleet, upgrade, now)
     if ending is not None:
         return [ending]
-    fetches = _fetch(fleet, upgrade)
+    fetches = fetch(fleet, upgrade)
     if fetches:
         return fetches
-    if not all(upgrade.fetches.values()):
-        return _fetch_overdue(fleet, upgrade, now)
+    if silent := unfetched(fleet, upgrade):
+        return fetch_overdue(fleet, upgrade, silent, now)
     resume = pause_end(upgrade)
     if resume is not None and now < resume:
         return []
+    if unhealthy_share(fleet, upgrade.policy).exceeded:
+        return []  # new instances boot: waited for, and no reason to stop
     return _start_batch(fleet, upgrade)
 
 
@@ -74,7 +83,7 @@ def recovery_end(fleet: Fleet, upgrade: Upgrade) -> datetime | None:
     return max(booting) + timedelta(seconds=upgrade.policy.health_timeout)
 
 
-def _ending(fleet: Fleet, upgrade: Upgrade) -> e.Event | None:
+def _ending(fleet: Fleet, upgrade: Upgrade, now: datetime) -> e.Event | None:
     """Return how the upgrade ends, between batches, or None while it goes on."""
     fault = _fault(fleet, upgrade)
     if fault is not None:
@@ -97,7 +106,7 @@ def _ending(fleet: Fleet, upgrade: Upgrade) -> e.Event | None:
             reason=f"no instance remains; {done} of {len(upgrade.members)} succeeded",
         )
     share = unhealthy_share(fleet, upgrade.policy)
-    if share.exceeded:  # M15: whatever made them so
+    if share.exceeded and (share := settled_share(fleet, upgrade.policy, now)).exceeded:  # M15
         message = (
             "Rolling Upgrade failed after exceeding the MaxUnhealthyInstancePercent value defined "
             f"in the RollingUpgradePolicy. {share.percent}% of instances are in an unhealthy "
@@ -139,7 +148,7 @@ def _fault(fleet: Fleet, upgrade: Upgrade) -> Failure | None:
             ),
         )
     same_line = upgrade.image.stream == fleet.spec.image.stream
-    if same_line and all(image.version != upgrade.image.version for image in fleet.images):
+    if same_line and not fleet.offers(upgrade.image):
         return Failure(
             code=FailureCode.IMAGE_WITHDRAWN,
             message=f"Version {upgrade.image.version} was withdrawn from its feed.",
@@ -162,47 +171,18 @@ def _cancelled(fleet: Fleet, upgrade: Upgrade) -> str | None:
     return None
 
 
-def _fetch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Ask the hosts of all members for the image, ahead of the first batch."""
-    hosts = {fleet.instances[id].host for id in upgrade.members if id in fleet.instances}
-    return [
-        e.ImageFetchRequested(
-            scale_set=fleet.spec.scale_set,
-            host=host,
-            upgrade_id=upgrade.id,
-            image=upgrade.image,
-            reason="fetched and verified before any instance is touched",
-        )
-        for host in sorted(hosts - upgrade.fetches.keys())
-    ]
-
-
-def _fetch_overdue(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
-    if now < fetch_deadline(upgrade):
-        return []
-    silent = sorted(host for host, fetched in upgrade.fetches.items() if not fetched)
-    message = (
-        f"The image was not fetched within {upgrade.policy.provisioning_timeout:g} s by "
-        f"{', '.join(silent)}: is the agent running?"
-    )
-    error = Failure(code=FailureCode.IMAGE_UNAVAILABLE, message=message, target=silent[0])
-    return [
-        e.UpgradeFaulted(
-            scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, error=error, reason=message
-        )
-    ]
-
-
-def fetch_deadline(upgrade: Upgrade) -> datetime:
-    """Return when a host that has not fetched the image is given up."""
-    return upgrade.started_at + timedelta(seconds=upgrade.policy.provisioning_timeout)
-
-
 def pause_end(upgrade: Upgrade) -> datetime | None:
     """Return when the pause after the last batch is over, if there is one."""
     if upgrade.paused_since is None:
         return None
     return upgrade.paused_since + timedelta(seconds=upgrade.policy.pause_time_between_batches)
+
+
+def newcomers_end(fleet: Fleet, upgrade: Upgrade, now: datetime) -> datetime | None:
+    """Return when the next new instance that the upgrade waits for has had its time."""
+    if upgrade.batch_open or not unhealthy_share(fleet, upgrade.policy).exceeded:
+        return None
+    return min(newcomers(fleet, upgrade.policy, now).values(), default=None)
 
 
 def _start_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:

@@ -1,0 +1,61 @@
+"""The image comes to every host before any instance is touched (M06)."""
+
+from datetime import datetime, timedelta
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Failure, FailureCode
+
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.state import Upgrade
+
+
+def fetch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """Ask the hosts of all members for the image, ahead of the first batch."""
+    hosts = _hosts(fleet, upgrade)
+    return [
+        e.ImageFetchRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            upgrade_id=upgrade.id,
+            image=upgrade.image,
+            reason="fetched and verified before any instance is touched",
+        )
+        for host in sorted(hosts - upgrade.fetches.keys())
+    ]
+
+
+def _hosts(fleet: Fleet, upgrade: Upgrade) -> set[str]:
+    return {fleet.instances[id].host for id in upgrade.members if id in fleet.instances}
+
+
+def unfetched(fleet: Fleet, upgrade: Upgrade) -> list[str]:
+    """Return the hosts that were asked for the image and do not hold it, while members are there.
+
+    A host whose instances were all deleted meanwhile is not waited for: it may be gone for good.
+    """
+    if all(upgrade.fetches.values()):
+        return []
+    return sorted(host for host in _hosts(fleet, upgrade) if not upgrade.fetches.get(host, True))
+
+
+def fetch_overdue(
+    fleet: Fleet, upgrade: Upgrade, silent: list[str], now: datetime
+) -> list[e.Event]:
+    """Fault the upgrade once its silent hosts have had their time."""
+    if now < fetch_deadline(upgrade):
+        return []
+    message = (
+        f"The image was not fetched within {upgrade.policy.provisioning_timeout:g} s by "
+        f"{', '.join(silent)}: is the agent running?"
+    )
+    error = Failure(code=FailureCode.IMAGE_UNAVAILABLE, message=message, target=silent[0])
+    return [
+        e.UpgradeFaulted(
+            scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, error=error, reason=message
+        )
+    ]
+
+
+def fetch_deadline(upgrade: Upgrade) -> datetime:
+    """Return when a host that has not fetched the image is given up."""
+    return upgrade.started_at + timedelta(seconds=upgrade.policy.provisioning_timeout)
