@@ -3,16 +3,19 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import RollingPolicy
-from rollcall_rollout import InstancePhase
+from rollcall_contracts.model import Power, Probe, RollingPolicy
+from rollcall_rollout import InstancePhase, evolve
 from rollcall_testing.fleets import (
     SET,
     START,
     World,
+    credentials_failure,
     fleet,
     healthy,
     image,
+    powered,
     spec,
 )
 
@@ -108,3 +111,118 @@ def test_no_new_instance_is_made_from_a_withdrawn_target() -> None:
     created = world.last(e.InstancesCreateRequested)
     assert isinstance(created, e.InstancesCreateRequested)
     assert created.image.version == "1.0"
+
+
+# --- instances stop and come back -----------------------------------------------------------------
+
+
+def test_m43_an_instance_that_came_back_before_its_agent_said_so_is_not_rolled_back() -> None:
+    world = in_first_batch()
+    verdicts = let_answer(world, but=e.InstanceHealthy)
+    said = verdicts[0]
+    assert isinstance(said, e.InstanceHealthy)
+    world.tell(powered(said.instance_id, Power.STOPPED, attempt=said.attempt))
+    world.tell(*verdicts)
+    world.tell(powered(said.instance_id, Power.RUNNING, attempt=said.attempt))
+    world.run()
+    assert world.types("instances.restore_requested") == []
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.completed"]
+
+
+def test_m30_without_a_probe_an_instance_that_stopped_too_long_is_healthy_once_it_runs() -> None:
+    world = in_first_batch(probe=None, disable_automatic_rollback=True)
+    (first, *rest) = let_answer(world, but=e.InstanceUpgraded)
+    assert isinstance(first, e.InstanceUpgraded)
+    stopped = powered(first.instance_id, Power.STOPPED, attempt=first.attempt)
+    world.fleet = evolve(world.fleet, [first, stopped], world.now)
+    world.tell(*rest)
+    world.run()
+    assert world.types("instance.failed") == ["instance.failed"]
+    world.tell(powered(first.instance_id, Power.RUNNING, attempt=first.attempt))
+    assert world.fleet.instances[first.instance_id].is_healthy
+
+
+@pytest.mark.parametrize("probe", [None, Probe(protocol="Tcp", port=80)])
+def test_another_probe_judges_anew_what_did_not_answer_the_last_one(probe: Probe | None) -> None:
+    world = World(
+        fleet=fleet(versions=("1.0", "1.1"), disable_automatic_rollback=True),
+        sick=lambda id, version: version == "1.1",
+    )
+    world.run()
+    assert world.down() == 2
+    world.sick = lambda id, version: False
+    world.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(revision=1, probe=probe)))
+    let_answer(world, but=e.UpgradeHeld)
+    assert world.down() == 0
+    assert all(i.error is None for i in world.fleet.instances.values())
+
+
+# --- deployments that wait for an upgrade ---------------------------------------------------------
+
+
+def test_a_deployment_that_waited_does_not_bring_everyone_to_a_version_that_faulted() -> None:
+    world = World(fleet=fleet(versions=("1.0", "1.1")), sick=lambda id, v: v == "1.1")
+    world.tell()
+    world.tell(e.ModelDeployRequested(scale_set=SET, instance_ids=("*",)))
+    world.run()
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.faulted"]
+    assert {i.version for i in world.fleet.instances.values()} == {"1.0"}
+    assert world.down() == 0
+
+
+def test_m41_a_deployment_that_waited_cures_an_upgrade_that_credentials_ended() -> None:
+    world = in_first_batch()
+    world.fails = lambda id, r: credentials_failure()
+    orders = [
+        (i.id, i.attempt)
+        for i in world.fleet.instances.values()
+        if i.phase is InstancePhase.UPGRADING
+    ]
+    world.waiting.clear()
+    world.tell(e.ModelDeployRequested(scale_set=SET, instance_ids=("*",)))
+    world.fails = lambda id, r: None
+    for id, attempt in orders:
+        world.tell(
+            e.InstanceFailed(
+                scale_set=SET, instance_id=id, attempt=attempt, error=credentials_failure()
+            )
+        )
+    world.run()
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.faulted"]
+    assert {i.version for i in world.fleet.instances.values()} == {"1.1"}
+
+
+# --- messages that come again ---------------------------------------------------------------------
+
+
+def test_a_model_that_is_delivered_again_does_not_try_a_faulted_version_again() -> None:
+    world = World(fleet=fleet(versions=("1.0", "1.1")), sick=lambda id, v: v == "1.1")
+    changed = e.ScaleSetChanged(scale_set=SET, spec=spec(revision=3))
+    world.tell(changed)
+    world.run()
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.faulted"]
+    assert world.tell(changed) == []
+
+
+def test_a_model_that_is_delivered_again_does_not_bring_a_deleted_set_back() -> None:
+    before = fleet(revision=3)
+    deleted = evolve(before, [e.ScaleSetDeleted(scale_set=SET, revision=4)], START)
+    again = e.ScaleSetChanged(scale_set=SET, spec=before.spec)
+    assert evolve(deleted, [again], START) is deleted
+    created = e.ScaleSetChanged(scale_set=SET, spec=spec(revision=5))
+    assert not evolve(deleted, [created], START).deleted
+
+
+def test_a_host_that_holds_the_image_does_not_fault_the_upgrade_by_a_late_report() -> None:
+    world = World(fleet=fleet(versions=("1.0", "1.1")))
+    world.tell()
+    fetched = world.waiting[0]
+    assert isinstance(fetched, e.ImageFetched)
+    world.tell(*world.waiting)
+    late = e.ImageFetchFailed(
+        scale_set=SET,
+        host=fetched.host,
+        upgrade_id=fetched.upgrade_id,
+        error=credentials_failure(),
+    )
+    assert evolve(world.fleet, [late], world.now) is world.fleet

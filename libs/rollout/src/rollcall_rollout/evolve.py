@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Health, Probe
+from rollcall_contracts.model import FailureCode, Health, Probe
 
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.reports import apply_report
+from rollcall_rollout.reports import apply_report, error_but_no_timeout
 from rollcall_rollout.requests import apply_request
 from rollcall_rollout.state import InstancePhase, Member, MemberState, Upgrade, UpgradeStatus
 
@@ -45,8 +45,9 @@ def _apply(draft: Draft, event: e.Event, now: datetime) -> None:
         case e.ScaleSetChanged():
             _change_model(draft, event)
         case e.ScaleSetDeleted():
-            if event.revision >= draft.get("spec").revision:
-                draft.put(deleted=True)
+            if event.revision >= (spec := draft.get("spec")).revision:
+                # With its number, so that the model before it, delivered again, is known as older.
+                draft.put(deleted=True, spec=spec.model_copy(update={"revision": event.revision}))
         case e.UpgradeStartRequested():
             draft.put(start_requested=draft.upgrade is None)
         case e.UpgradeCancelRequested():
@@ -94,6 +95,10 @@ def _apply_upgrade(draft: Draft, event: e.Event, now: datetime) -> None:
                 status=UpgradeStatus.FAULTED, ended_at=now, error=event.error, reason=event.reason
             )
             draft.put(barred_version=barred)
+            if (
+                event.error.code != FailureCode.CREDENTIALS
+            ):  # there the deployment is the cure (M41)
+                _drop_deployments(draft)
         case e.UpgradeCancelled():
             draft.end_upgrade(status=UpgradeStatus.CANCELLED, ended_at=now, reason=event.reason)
             draft.put(barred_version=barred)
@@ -131,6 +136,8 @@ def _change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
     before, after = draft.get("spec"), event.spec
     if after.revision < before.revision:
         return  # overtaken by a newer one
+    if after == before and not draft.get("deleted"):
+        return  # delivered again: not a change, so it does not try a barred version again
     draft.put(spec=after, barred_version=None, held=None, deleted=False)
     if before.image.stream != after.image.stream:
         draft.put(images=())  # the other line's versions; the caller loads this one's
@@ -138,8 +145,11 @@ def _change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
         return
     asks_the_same = _endpoint(before.probe) == _endpoint(after.probe)
     for instance in draft.instances():
-        health = instance.health if asks_the_same else Health.UNKNOWN
-        draft.put_instance(replace(instance, probed_until=None, health=health))
+        if not asks_the_same:
+            instance = replace(
+                instance, health=Health.UNKNOWN, error=error_but_no_timeout(instance)
+            )
+        draft.put_instance(replace(instance, probed_until=None))
 
 
 def _endpoint(probe: Probe | None) -> tuple[object, ...] | None:
@@ -160,6 +170,17 @@ def _mark_for_deployment(draft: Draft, event: e.ModelDeployRequested) -> None:
             draft.put_instance(replace(instance, deploy=True))
 
 
+def _drop_deployments(draft: Draft) -> None:
+    """Drop what was asked for during an upgrade that faulted.
+
+    It would bring all that were named to the very version that has just failed, at once and past
+    every gate. Whoever knows of the fault may ask again.
+    """
+    for instance in draft.instances():
+        if instance.deploy and instance.version is not None:
+            draft.put_instance(replace(instance, deploy=False))
+
+
 def _note_fetch(draft: Draft, event: e.ImageFetched | e.ImageFetchFailed) -> None:
     upgrade = draft.upgrade
     if upgrade is None or upgrade.id != event.upgrade_id or event.host not in upgrade.fetches:
@@ -167,5 +188,5 @@ def _note_fetch(draft: Draft, event: e.ImageFetched | e.ImageFetchFailed) -> Non
     if isinstance(event, e.ImageFetched):
         if not upgrade.fetches[event.host]:
             draft.put_upgrade(fetches={**upgrade.fetches, event.host: True})
-    elif upgrade.fetch_error is None:
+    elif upgrade.fetch_error is None and not upgrade.fetches[event.host]:
         draft.put_upgrade(fetch_error=event.error)

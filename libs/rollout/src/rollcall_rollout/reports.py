@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import FailureCode, Health, Power
+from rollcall_contracts.model import Failure, FailureCode, Health, Power
 
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.state import Instance, InstancePhase, MemberState
@@ -24,8 +24,7 @@ def apply_report(draft: Draft, event: e.InstanceReport, now: datetime) -> None:
         case e.InstanceFailed():
             _failed(draft, instance, event, now)
         case e.InstancePowerChanged():
-            if instance.power is not event.power:
-                draft.put_instance(replace(instance, power=event.power))
+            _power(draft, instance, event.power, now)
         case e.InstanceHealthy():
             _health(draft, instance, Health.HEALTHY, event.lease, now)
         case e.InstanceUnhealthy():
@@ -103,16 +102,39 @@ def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: date
     draft.put_member(replace(member, state=state, since=now, error=event.error, reason=reason))
 
 
+def _power(draft: Draft, instance: Instance, power: Power, now: datetime) -> None:
+    if instance.power is power:
+        return
+    error = error_but_no_timeout(instance) if power is Power.RUNNING else instance.error
+    draft.put_instance(replace(instance, power=power, error=error))
+    _succeed_if_healthy(draft, instance.id, now)
+
+
 def _health(draft: Draft, instance: Instance, health: Health, lease: int, now: datetime) -> None:
     if instance.phase is not InstancePhase.READY or lease != instance.lease:
         return
     if instance.health is not health:
-        draft.put_instance(replace(instance, health=health))
-    member = draft.member(instance.id)
+        error = error_but_no_timeout(instance) if health is Health.HEALTHY else instance.error
+        draft.put_instance(replace(instance, health=health, error=error))
+    _succeed_if_healthy(draft, instance.id, now)
+
+
+def _succeed_if_healthy(draft: Draft, id: str, now: datetime) -> None:
+    """Note a success, whichever report made the instance healthy.
+
+    The prober may be told of an application that is back before the agent has told of its process.
+    """
+    instance, member = draft.instance(id), draft.member(id)
     if (
-        member is not None
+        instance is not None
+        and member is not None
         and member.state is MemberState.PROVISIONED
-        and health is Health.HEALTHY
-        and instance.power is Power.RUNNING
+        and instance.is_healthy
     ):
         draft.put_member(replace(member, state=MemberState.SUCCEEDED, since=now))
+
+
+def error_but_no_timeout(instance: Instance) -> Failure | None:
+    """Return the error, unless it says that the application did not answer: now it may."""
+    error = instance.error
+    return None if error is not None and error.code == FailureCode.HEALTH_TIMEOUT else error
