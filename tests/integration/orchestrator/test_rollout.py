@@ -150,3 +150,28 @@ async def test_two_orchestrators_share_the_work_and_agree(
             await asyncio.sleep(0)
     assert len(hosts.swaps) == 30
     _assert_chain(await _log(pool))
+
+
+async def test_a_set_that_cannot_be_read_holds_up_nobody_else(
+    pool: asyncpg.Pool, database_url: str, amqp_url: str
+) -> None:
+    await pool.execute(
+        "INSERT INTO fleets (scale_set, token, spec, image_stream, wake_at)"
+        " VALUES ('/broken', gen_random_uuid(), '{}', 'contoso/web/stable', now())"
+    )
+    async with AnsweringHosts(amqp_url=amqp_url):
+        with orchestrator(database_url, amqp_url) as process:
+            await change_set(pool, spec(2))
+            await publish_image(pool, image("1.0"))
+            await _fleet_at(pool, "1.0", 2)
+
+            async def postponed() -> bool:
+                return bool(
+                    await pool.fetchval(
+                        "SELECT wake_at > now() + interval '30 s' FROM fleets"
+                        " WHERE scale_set = '/broken'"
+                    )
+                )
+
+            await eventually(postponed, timeout=10)
+            assert process.poll() is None

@@ -15,7 +15,6 @@ from rollcall_kit.database import DATABASE_AWAY
 from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 from rollcall_rollout import Fleet, fold, next_wake, settle
-from rollcall_rollout.decide import LivelockError
 
 from orchestrator import store
 from orchestrator.store import Cache
@@ -104,8 +103,10 @@ async def _wake(context: Context, scale_set: str, cache: Cache) -> None:
 
     try:
         await context.transact(work)
-    except LivelockError:
-        # One set that cannot be decided must not hold up the others.
+    except DATABASE_AWAY:
+        raise
+    except Exception:
+        # One set that cannot be read or decided must not hold up the others, nor end the service.
         log.exception("set_postponed", scale_set=scale_set)
         async with context.database.acquire() as connection:
             await store.postpone(connection, scale_set, now + POSTPONED)
