@@ -1,10 +1,12 @@
 """`rollcall up`: the whole stack on this machine, until Ctrl-C."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rollcall_embedded.folder import default_state_dir
@@ -17,10 +19,12 @@ DEFAULT_API_PORT = 8470
 def up(
     config: Annotated[
         Path | None,
-        typer.Option(help="The configuration file: image feeds, catalogue.", exists=True),
+        typer.Option(
+            help="The configuration file: image feeds, catalogue.", exists=True, dir_okay=False
+        ),
     ] = None,
     api_port: Annotated[
-        int, typer.Option(help="The API's port on 127.0.0.1; 0 takes a free one.", max=65535)
+        int, typer.Option(help="The API's port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = DEFAULT_API_PORT,
     state_dir: Annotated[
         Path | None,
@@ -55,8 +59,9 @@ async def _run(options: StackOptions) -> None:
     asked = asyncio.Event()
 
     def stop() -> None:
-        _say("already stopping …" if asked.is_set() else "stopping …")
+        again = asked.is_set()
         asked.set()
+        _say("already stopping …" if again else "stopping …")
 
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -68,7 +73,7 @@ async def _run(options: StackOptions) -> None:
     if not asked.is_set():
         try:
             starting.result()
-            print(_welcome(stack), flush=True)
+            _print(_welcome(stack))
             await waiting
         finally:
             waiting.cancel()
@@ -86,7 +91,7 @@ Rollcall is up.
   API      {stack.api_url}
   token    {stack.token_file}
   logs     {stack.logs}
-
+{_auditor(stack)}
 Try, in another terminal:
   curl -s -H "Authorization: Bearer $(cat {stack.token_file})" {stack.api_url}/readyz
   rollcall --help
@@ -95,5 +100,27 @@ Ctrl-C stops it.
 """
 
 
+def _auditor(stack: Stack) -> str:
+    """Return how to reach the auditor's queue, for a shell; nothing where the broker was given."""
+    if os.environ.get("ROLLCALL_AMQP_URL"):
+        return ""
+    url = urlsplit(stack.auditor_amqp_url)
+    secret = f"$(cat {stack.folder / 'rabbitmq' / 'auditor-password'})"
+    return (
+        f"  auditor  {url.scheme}://{url.username}:{secret}@{url.hostname}:{url.port}{url.path}\n"
+    )
+
+
 def _say(line: str) -> None:
-    print(f"  {line}", flush=True)
+    _print(f"  {line}")
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:
+        # The terminal was closed, or the reader of the pipe has gone: the stack goes on, and can
+        # be stopped all the same.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
