@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from rollcall_contracts.model import ImageReference
 
 
@@ -54,6 +55,15 @@ class FeedConfig(Section):
         if self.unsigned == (self.keyring is not None):
             raise ValueError("give either `keyring: FILE` or `unsigned: true`")
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _url_can_be_read(cls, url: str) -> str:
+        if not url.startswith(("https://", "http://", "file:///", "/")):
+            raise ValueError(
+                f"{url!r} must begin with https://, http:// or file:///, or be an absolute path"
+            )
+        return url
 
 
 class CatalogueEntry(Section):
@@ -131,8 +141,25 @@ def load_config(path: str) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise ConfigError(f"{path}: {faults}") from error
+        faults = "; ".join(_fault(fault) for fault in error.errors())
+        raise ConfigError(f"{path}: {faults} (keys and values: docs/feeds.md)") from error
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """Say where a fault is and what is wrong, in words of YAML."""
+    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"{where}: no such key; is it a typing error?"
+        case "missing":
+            return f"{where}: is missing"
+        case "string_pattern_mismatch":
+            return f"{where}: use small letters, digits, `.`, `_` and `-`, not {fault['input']!r}"
+        case "tuple_type":
+            return f"{where}: must be a list (lines that begin with `- `)"
+        case "model_type" | "model_attributes_type":
+            return f"{where}: must be keys with values (`key: value`)"
+        case "value_error":
+            return f"{where}: {fault['ctx']['error']}"
+        case _:
+            return f"{where}: {fault['msg']}"
