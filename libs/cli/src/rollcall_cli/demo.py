@@ -55,10 +55,12 @@ def demo(
 ) -> None:
     """Roll a good image through ten instances, then a bad one, and check every promise.
 
-    Runs a whole stack of its own in a temporary folder and leaves nothing behind. The upgrade
-    history, in Azure's JSON, is printed last. Exits with 0 only if every check held.
+    Runs a whole stack of its own in a temporary folder and leaves nothing behind.
+
+    The upgrade history, in Azure's JSON, is printed last. Exits with 0 only if every check held.
     """
-    console = Console(highlight=False)
+    # Where nobody looks at a terminal, a line stays a line.
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     folder = Path(tempfile.mkdtemp(prefix="rollcall-demo-"))
     folder.chmod(0o755)  # the database server may run as another user, below this folder
     try:
