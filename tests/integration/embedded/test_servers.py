@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import aio_pika
 import asyncpg
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 from rollcall_embedded.packages import ensure_packages
 from rollcall_embedded.postgres import PostgresServer
 from rollcall_embedded.process import EmbeddedError
@@ -96,7 +97,9 @@ async def test_the_auditor_account_reads_its_queue_and_cannot_publish(folder: Pa
         await aio_pika.connect(server.auditor_url) as connection,
     ):
         channel = await connection.channel()
-        assert await (await channel.get_queue("auditor", ensure=False)).get(fail=False) is None
+        queue = await channel.get_queue("auditor", ensure=False)
+        received: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        assert await queue.consume(received.put, no_ack=True)  # the broker agrees, or raises
         with pytest.raises(aio_pika.exceptions.ChannelClosed, match="ACCESS_REFUSED"):
             await channel.default_exchange.publish(aio_pika.Message(b"forged"), "auditor")
 
