@@ -1,5 +1,6 @@
 """The private servers: they start, keep their data, and leave nothing behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
