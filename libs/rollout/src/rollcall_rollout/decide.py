@@ -60,17 +60,8 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
     times = [now + ROUTINE]
     if len(fleet.instances) < fleet.spec.capacity:
         times.append(now + HOSTS_AWAITED)  # for an image, or for an agent to answer
+    times += _instance_times(fleet, now)
     census = fleet.census
-    awaited = (fleet.instances.get(member.id) for member in census.awaited.values())
-    for instance in (*census.working.values(), *awaited):
-        if instance is None:
-            continue
-        if (limit := upkeep.deadline(fleet, instance)) is not None:
-            times.append(limit)
-        if (retry := sizing.creation_retry(instance)) is not None:
-            times.append(retry)
-        if instance.phase is InstancePhase.DELETING:
-            times.append(instance.since + sizing.RETRY)
     if fleet.spec.probe is not None and census.next_probe is not None:
         times.append(census.next_probe - upkeep.RENEWAL)
     upgrade = fleet.upgrade
@@ -84,3 +75,21 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
         if (booted := upgrading.newcomers_end(fleet, upgrade, now)) is not None:
             times.append(booted)
     return max(now, min(times))
+
+
+def _instance_times(fleet: Fleet, now: datetime) -> list[datetime]:
+    """Return when single instances need a decision."""
+    first = upkeep.earliest_deadline(fleet, sizing.RETRY)
+    if first is None:
+        return []
+    if first > now:
+        return [first]  # early enough, and cheaper than a look at each
+    times: list[datetime | None] = []
+    awaited = (fleet.instances.get(member.id) for member in fleet.census.awaited.values())
+    for instance in (*fleet.census.working.values(), *awaited):
+        if instance is None:
+            continue
+        times += [upkeep.deadline(fleet, instance), sizing.creation_retry(instance)]
+        if instance.phase is InstancePhase.DELETING:
+            times.append(instance.since + sizing.RETRY)
+    return [time for time in times if time is not None]

@@ -35,6 +35,9 @@ def deadline(fleet: Fleet, instance: Instance) -> datetime | None:
 
 def fail_overdue(fleet: Fleet, now: datetime) -> list[e.Event]:
     """Fail the instances whose time is up."""
+    first = earliest_deadline(fleet)
+    if first is None or now < first:
+        return []
     failures: list[e.Event] = []
     for instance in _with_deadline(fleet):
         limit = deadline(fleet, instance)
@@ -60,6 +63,18 @@ def fail_overdue(fleet: Fleet, now: datetime) -> list[e.Event]:
             )
         )
     return failures
+
+
+def earliest_deadline(fleet: Fleet, shortest: timedelta = timedelta.max) -> datetime | None:
+    """Return a time before which no deadline ends, nor anything `shortest` after its beginning."""
+    census = fleet.census
+    begun = [i.since for i in census.working.values()]
+    begun += [m.since for m in census.awaited.values()]
+    if not begun:
+        return None
+    policy = fleet.upgrade.policy if fleet.upgrade else fleet.spec.policy
+    limit = timedelta(seconds=min(policy.provisioning_timeout, policy.health_timeout))
+    return min(begun) + min(limit, shortest)
 
 
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
