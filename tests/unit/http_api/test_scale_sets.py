@@ -227,6 +227,14 @@ def test_names_in_another_case_and_values_as_texts_are_understood() -> None:
         (f"{PROFILE}.osProfile.computerNamePrefix", 5),
         (f"{PROFILE}.extensionProfile.extensions", {}),
         (f"{PROFILE}.storageProfile.dataDisks", ["0"]),
+        # What is no object holds nothing that could be read: taken for absent, it was stored.
+        ("properties.upgradePolicy", "Rolling"),
+        (AUTOMATIC, True),
+        (POLICY, [None]),
+        (POLICY, 20),
+        (f"{PROFILE}.osProfile", "web"),
+        (f"{PROFILE}.extensionProfile", []),
+        (f"{PROFILE}.storageProfile", 1),
     ],
 )
 def test_a_fault_names_its_place(path: str, value: object) -> None:

@@ -93,9 +93,25 @@ class Reader:
         if self.faults:
             raise ModelError(*self.faults)
 
+    def _at(self, path: str) -> Any:
+        """Return what is at a path; what stands in its way and is no object is a fault, noted once.
+
+        To take it for absent would store it, and let the set run on defaults that nobody chose.
+        """
+        document: Any = self.document
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if document is not None and not isinstance(document, Mapping):
+                place = ".".join(parts[:depth])
+                if all(fault.target != place for fault in self.faults):
+                    self.fault(place, f"{place} must be an object")
+                return None
+            document = None if document is None else document.get(part)
+        return document
+
     def objects(self, path: str) -> list[Mapping[str, Any]]:
         """Return the objects of a list; an absent list is empty."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
@@ -105,7 +121,7 @@ class Reader:
 
     def text(self, path: str, default: str | None = None) -> str | None:
         """Return a text that is not empty."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return default
         if not isinstance(value, str) or not value:
@@ -115,7 +131,7 @@ class Reader:
 
     def flag(self, path: str, *, default: bool = False) -> bool:
         """Return true or false."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -125,7 +141,7 @@ class Reader:
 
     def whole(self, path: str, *, low: int, high: int, default: int | None = None) -> int | None:
         """Return a whole number within bounds."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -135,7 +151,7 @@ class Reader:
 
     def duration(self, path: str, *, high: float, default: float, zero: bool = False) -> float:
         """Return the seconds of an ISO 8601 duration up to `high`."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return default
         try:
@@ -154,7 +170,7 @@ class Reader:
 
     def choice(self, path: str, values: Iterable[str], default: str) -> str:
         """Return one of some words, in its own spelling; case is ignored."""
-        value = at(self.document, path)
+        value = self._at(path)
         if value is None:
             return default
         words = {word.lower(): word for word in values}
