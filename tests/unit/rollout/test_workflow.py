@@ -464,3 +464,30 @@ def test_the_next_batch_waits_for_restored_instances_to_be_healthy_again() -> No
     assert world.types("batch.completed") == []  # it boots: down because of us
     world.tell(*world.waiting)
     assert world.types("batch.completed") == ["batch.completed"]
+
+
+def test_a_change_of_size_does_not_try_a_faulted_version_again_nor_make_instances_of_it() -> None:
+    world = World(fleet=fleet(versions=("1.0", "1.1")), sick=lambda id, v: v == "1.1")
+    world.run()
+    started = len(world.types("upgrade.started"))
+    world.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(12, revision=1)))
+    world.run()
+    assert len(world.types("upgrade.started")) == started
+    assert {i.version for i in world.fleet.instances.values()} == {"1.0"}
+    assert world.down() == 0
+
+
+def test_a_set_without_image_or_host_says_so_once_and_goes_on_when_they_are_there() -> None:
+    world = World(fleet=replace(fleet(3, versions=()), instances={}, next_id=0, hosts=()))
+    (held,) = world.tell()
+    assert isinstance(held, e.ScaleSetHeld)
+    assert held.error.code == "ImageNotFound"
+    assert "Contoso/Web/stable" in held.error.message
+    assert world.tell() == []
+    (held,) = world.tell(e.ImagePublished(image=image("1.0")))
+    assert isinstance(held, e.ScaleSetHeld)
+    assert held.error.code == "NoHostAvailable"
+    world.fleet = replace(world.fleet, hosts=("host-1",))
+    world.run()
+    assert world.down() == 0
+    assert world.fleet.held is None

@@ -94,6 +94,13 @@ class ScaleSetDeleted(SetEvent):
     revision: int
 
 
+class ScaleSetHeld(SetEvent):
+    """Instances are missing, and none can be made: no image, or no host."""
+
+    type: Literal["scale_set.held.v1"] = "scale_set.held.v1"
+    error: Failure
+
+
 class UpgradeStartRequested(SetEvent):
     """A person asks for an upgrade to the latest version now (M52)."""
 
@@ -375,6 +382,7 @@ Event = Annotated[
     | FeedRecovered
     | ScaleSetChanged
     | ScaleSetDeleted
+    | ScaleSetHeld
     | UpgradeStartRequested
     | UpgradeCancelRequested
     | ModelDeployRequested

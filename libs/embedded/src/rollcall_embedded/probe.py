@@ -1,8 +1,12 @@
-"""Asking a service of the stack how it is."""
+"""Asking a service of the stack, or a given server, how it is."""
 
 import asyncio
+from urllib.parse import urlsplit
 
-from rollcall_embedded.process import LOOPBACK
+from rollcall_embedded.process import LOOPBACK, EmbeddedError
+
+PATIENCE = 5.0  # seconds for a given server to answer
+DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "amqp": 5672, "amqps": 5671}
 
 
 async def http_get(port: int, path: str) -> tuple[int, str]:
@@ -32,3 +36,19 @@ async def reaches_broker(metrics_port: int) -> bool:
     """Say whether the service with these metrics has its connection to the broker."""
     _, body = await http_get(metrics_port, "/metrics")
     return any(line.startswith("rollcall_broker_connected 1") for line in body.splitlines())
+
+
+async def answers(name: str, url: str) -> None:
+    """Connect once to a server that was given. Raises EmbeddedError, naming what is wrong where."""
+    parts = urlsplit(url)
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    where = f"{parts.hostname}:{port}"  # without the password
+    if parts.hostname is None or port is None:
+        raise EmbeddedError(f"{name} is not the URL of a server: give scheme://user:password@host")
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError) as error:
+        why = str(error) or f"no answer within {PATIENCE:g} s"
+        raise EmbeddedError(f"{name}: nothing answers at {where} ({why})") from error
+    writer.close()

@@ -20,7 +20,7 @@ from rollcall_embedded.environment import agent_environment, service_environment
 from rollcall_embedded.folder import lock, make_state_dir, rotated
 from rollcall_embedded.packages import ensure_packages
 from rollcall_embedded.postgres import PostgresServer
-from rollcall_embedded.probe import is_ready, reaches_broker
+from rollcall_embedded.probe import answers, is_ready, reaches_broker
 from rollcall_embedded.process import (
     LOOPBACK,
     EmbeddedError,
@@ -183,6 +183,8 @@ class Stack:
             )
         if not self.amqp_url:
             self._rabbit = RabbitServer(self.folder / "rabbitmq")
+        given = {"ROLLCALL_DATABASE_URL": self.database_url, "ROLLCALL_AMQP_URL": self.amqp_url}
+        await together(*(answers(name, url) for name, url in given.items() if url))
         servers: list[Server] = [s for s in (self._postgres, self._rabbit) if s is not None]
         if servers:
             await asyncio.to_thread(ensure_packages, self.options.report)

@@ -159,7 +159,7 @@ class Relay:
                 """
                 SELECT r.stream, r.published FROM event_relay r JOIN event_streams s USING (stream)
                 WHERE s.last_sequence > r.published
-                ORDER BY r.stream LIMIT $1 FOR UPDATE OF r SKIP LOCKED
+                LIMIT $1 FOR UPDATE OF r SKIP LOCKED -- in no order: a moved row goes to the end
                 """,
                 streams,
             )

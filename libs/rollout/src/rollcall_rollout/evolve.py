@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import FailureCode, Health, Probe
+from rollcall_contracts.model import FailureCode, Health, Probe, ScaleSetSpec
 
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
@@ -54,16 +54,12 @@ def _apply(draft: Draft, event: e.Event, now: datetime) -> None:
             draft.put_upgrade(cancel_requested=True)
         case e.ModelDeployRequested():
             _mark_for_deployment(draft, event)
-        case e.ImagePublished():
-            if event.image.stream == draft.get("spec").image.stream:
-                others = (i for i in draft.get("images") if i.version != event.image.version)
-                draft.put(images=(*others, event.image))
-        case e.ImageWithdrawn():
-            if event.image.stream == draft.get("spec").image.stream:
-                kept = (i for i in draft.get("images") if i.version != event.image.version)
-                draft.put(images=tuple(kept))
+        case e.ImagePublished() | e.ImageWithdrawn():
+            _change_images(draft, event)
         case e.ImageFetched() | e.ImageFetchFailed():
             _note_fetch(draft, event)
+        case e.ScaleSetHeld():
+            draft.put(held=("", event.error))
         case e.UpgradeHeld():
             draft.put(held=(event.version, event.error), start_requested=False)
         case _:
@@ -138,7 +134,9 @@ def _change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
         return  # overtaken by a newer one
     if after == before and not draft.get("deleted"):
         return  # delivered again: not a change, so it does not try a barred version again
-    draft.put(spec=after, barred_version=None, held=None, deleted=False)
+    draft.put(spec=after, held=None, deleted=False)
+    if not _differs_in_size_only(before, after):
+        draft.put(barred_version=None)
     if before.image.stream != after.image.stream:
         draft.put(images=())  # the other line's versions; the caller loads this one's
     if before.probe == after.probe:
@@ -152,8 +150,22 @@ def _change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
         draft.put_instance(replace(instance, probed_until=None))
 
 
+def _differs_in_size_only(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
+    """Say whether the set was only scaled: no reason to try a version again that did not work."""
+    size = {"capacity": after.capacity, "revision": after.revision}
+    return before.capacity != after.capacity and before.model_copy(update=size) == after
+
+
 def _endpoint(probe: Probe | None) -> tuple[object, ...] | None:
     return (probe.protocol, probe.port, probe.request_path) if probe else None
+
+
+def _change_images(draft: Draft, event: e.ImagePublished | e.ImageWithdrawn) -> None:
+    if event.image.stream != draft.get("spec").image.stream:
+        return
+    others = tuple(i for i in draft.get("images") if i.version != event.image.version)
+    published = isinstance(event, e.ImagePublished)
+    draft.put(images=(*others, event.image) if published else others)
 
 
 def _mark_for_deployment(draft: Draft, event: e.ModelDeployRequested) -> None:

@@ -83,7 +83,7 @@ class Fleet:
 
     @property
     def wanted_image(self) -> Image | None:
-        """Return the image that a new instance is made from: during an upgrade, its target.
+        """Return the image that the set is brought to: during an upgrade, its target.
 
         A target that was withdrawn, or is not of the model's line any more, is none.
         """
@@ -91,4 +91,21 @@ class Fleet:
             return self.upgrade.image
         if self.spec.image.version == LATEST:
             return self.latest
+        return self.pinned
+
+    @property
+    def image_of_new(self) -> Image | None:
+        """Return the image that a new instance is made from.
+
+        Not one that did not work in this set, as long as there is another.
+        """
+        image = self.wanted_image
+        if self.upgrade is not None or image is None or image.version != self.barred_version:
+            return image
+        others = (i for i in self.images if not i.exclude_from_latest and i.order < image.order)
+        return max(others, key=lambda other: other.order, default=image)
+
+    @property
+    def pinned(self) -> Image | None:
+        """Return the version that the model names."""
         return next((i for i in self.images if i.version == self.spec.image.version), None)

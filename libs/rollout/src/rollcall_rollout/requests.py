@@ -50,6 +50,8 @@ def _request_creation(
             zone=zones[number % len(zones)] if zones else None,
         )
     )
+    if (held := draft.get("held")) is not None and not held[0]:
+        draft.put(held=None)  # what was missing is there
     draft.put(next_id=max(draft.get("next_id"), number + 1))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import FailureCode
+from rollcall_contracts.model import Failure, FailureCode, Image
 
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host
@@ -60,13 +60,13 @@ def _delete(
 
 
 def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
-    image = fleet.wanted_image
-    if image is None:
-        return []
+    image = fleet.image_of_new
+    missing = fleet.spec.capacity - staying
+    if image is None or (missing > 0 and not fleet.hosts):
+        return _hold(fleet, missing, image)
     retried = [i for i in fleet.census.working.values() if _creation_due(i, now)]
     wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
-    missing = fleet.spec.capacity - staying
-    if missing > 0 and fleet.hosts:
+    if missing > 0:
         wanted += _place(fleet, missing)
     return [
         e.InstancesCreateRequested(
@@ -84,6 +84,30 @@ def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
             else "creation is tried again",
         )
         for host in sorted({host for host, _, _ in wanted})
+    ]
+
+
+def _hold(fleet: Fleet, missing: int, image: Image | None) -> list[e.Event]:
+    """Say once why instances are missing and none is made."""
+    if missing <= 0:
+        return []
+    if image is None:
+        wanted = fleet.spec.image
+        code = "ImageNotFound"
+        message = (
+            f"No version of {wanted.publisher}/{wanted.offer}/{wanted.sku} matches "
+            f"'{wanted.version}': publish one in a feed, or correct the image reference."
+        )
+    else:
+        code, message = "NoHostAvailable", "No agent has reported lately: start one."
+    if fleet.held is not None and (fleet.held[0] or fleet.held[1].code == code):
+        return []  # said already, or what holds an upgrade is more important
+    return [
+        e.ScaleSetHeld(
+            scale_set=fleet.spec.scale_set,
+            error=Failure(code=code, message=message),
+            reason=f"{missing} instances are missing",
+        )
     ]
 
 

@@ -114,7 +114,7 @@ async def _wake(context: Context, scale_set: str, cache: Cache) -> None:
 
 def _log(decided: Sequence[e.Event]) -> None:
     for event in decided:
-        if isinstance(event, e.UpgradeEvent | e.UpgradeHeld):
+        if isinstance(event, e.UpgradeEvent | e.UpgradeHeld | e.ScaleSetHeld):
             log.info(
                 event.type.rsplit(".", 1)[0].replace(".", "_"),
                 scale_set=event.scale_set,
