@@ -148,7 +148,10 @@ def batch_service(worker: Worker) -> Service:
 
 
 def task_service(worker: Worker) -> Service:
-    return Service(name="worker", consumers=[TaskConsumer(queue=QUEUE, handle=worker.task)])
+    return Service(
+        name="worker",
+        consumers=[TaskConsumer(queue=QUEUE, handle=worker.task, longest_retry_pause=0.2)],
+    )
 
 
 async def test_poison_in_a_batch_ends_as_a_dead_letter_and_its_neighbours_are_handled(

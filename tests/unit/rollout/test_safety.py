@@ -149,6 +149,29 @@ def _counts(world: World) -> None:
         assert getattr(carried, name) == getattr(fresh, name), name
 
 
+def test_what_changed_since_saving_is_noted() -> None:
+    world = World(fleet=fleet(12, versions=("1.0", "1.1")).saved(), seed=3)
+    saved = world.fleet
+    steps = 0
+
+    def observe(world: World) -> None:
+        nonlocal saved, steps
+        now, steps = world.fleet, steps + 1
+        assert now.unsaved is not None
+        changed = {id for id, i in now.instances.items() if saved.instances.get(id) is not i}
+        assert changed <= now.unsaved.instances
+        if saved.upgrade and now.upgrade and saved.upgrade.id == now.upgrade.id:
+            old = saved.upgrade.members
+            moved = {id for id, m in now.upgrade.members.items() if old.get(id) is not m}
+            assert moved <= now.unsaved.members
+        if steps % 3 == 0:
+            saved = world.fleet = now.saved()
+
+    world.observe = observe
+    world.run()
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.completed"]
+
+
 def _limits(limit: int) -> Callable[[World], None]:
     def observe(world: World) -> None:
         _counts(world)

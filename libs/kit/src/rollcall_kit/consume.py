@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 C = TypeVar("C")
 
+RETRY_PAUSE = 0.2  # seconds
+
 
 class Reject(Exception):
     """Raised by a handler for an event that no retry will help: a dead letter at once."""
@@ -48,6 +50,7 @@ class TaskConsumer(Generic[C]):
 
     queue: QueueSpec
     handle: Callable[[Event, C], Awaitable[None]]
+    longest_retry_pause: float = 60.0  # seconds
 
 
 async def start_consumer(
@@ -170,7 +173,8 @@ async def _one_task(
         except Reject as error:
             await _reject(consumer.queue.name, message, str(error))
         except Exception:
-            await _requeue(consumer.queue.name, message, event)
+            # Later and later: what a full disk needs is time, and 20 tries are soon used up.
+            await _requeue(consumer.queue.name, message, event, _retry_pause(consumer, message))
         else:
             await message.ack()
             messages_handled.labels(consumer.queue.name, "handled").inc()
@@ -198,8 +202,16 @@ async def _reject(queue: str, message: AbstractIncomingMessage, why: str) -> Non
     await message.nack(requeue=False)
 
 
-async def _requeue(queue: str, message: AbstractIncomingMessage, event: Event) -> None:
+def _retry_pause(consumer: "TaskConsumer[Context]", message: AbstractIncomingMessage) -> float:
+    """Return the seconds before the next try: twice as long each time."""
+    tries = int(str(message.headers.get("x-delivery-count") or 0))
+    return float(min(RETRY_PAUSE * 2**tries, consumer.longest_retry_pause))
+
+
+async def _requeue(
+    queue: str, message: AbstractIncomingMessage, event: Event, pause: float = RETRY_PAUSE
+) -> None:
     log.exception("message_failed", queue=queue, event_type=event.type, id=message.message_id)
     messages_handled.labels(queue, "failed").inc()
-    await asyncio.sleep(0.2)  # a database that restarts must not use up the delivery limit at once
+    await asyncio.sleep(pause)
     await message.nack(requeue=True)

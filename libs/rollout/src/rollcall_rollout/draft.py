@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from rollcall_rollout.census import Census
-from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.fleet import Fleet, Unsaved
 from rollcall_rollout.state import Instance, Member, Upgrade
 
 
@@ -110,7 +110,14 @@ class Draft:
             return self._base
         fleet = replace(self._base, **fields)
         if self._base.has_census:
-            fleet.carry(self._census(fleet))
+            fleet.carry(census=self._census(fleet))
+        if (unsaved := self._base.unsaved) is not None:
+            fleet.carry(
+                unsaved=Unsaved(
+                    instances=unsaved.instances | self._touched,
+                    members=unsaved.members | self._moved,
+                )
+            )
         return fleet
 
     def _census(self, fleet: Fleet) -> Census:

@@ -10,6 +10,14 @@ from rollcall_rollout.state import Instance, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unsaved:
+    """The ids of what changed since a fleet was saved, so that nobody has to look for it."""
+
+    instances: frozenset[str] = frozenset()
+    members: frozenset[str] = frozenset()  # of the upgrade that runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """One scale set: what it should be, its instances, and its upgrade, if one runs."""
 
@@ -26,6 +34,19 @@ class Fleet:
     start_requested: bool = False
     _census: Census | None = field(init=False, default=None, compare=False, repr=False)
 
+    _unsaved: "Unsaved | None" = field(init=False, default=None, compare=False, repr=False)
+
+    @property
+    def unsaved(self) -> "Unsaved | None":
+        """Return what changed since `saved`, or None when that is not known."""
+        return self._unsaved
+
+    def saved(self) -> "Fleet":
+        """Return this state as one that is stored."""
+        fleet = self.amended(ended=())
+        fleet.carry(unsaved=Unsaved())
+        return fleet
+
     @property
     def census(self) -> Census:
         """Return this state's counts."""
@@ -35,7 +56,7 @@ class Fleet:
                 census.add_instance(instance)
             for member in self.upgrade.members.values() if self.upgrade else ():
                 census.add_member(member)
-            self.carry(census)
+            self.carry(census=census)
             return census
         return self._census
 
@@ -51,20 +72,22 @@ class Fleet:
         hosts: tuple[str, ...] | None = None,
         ended: tuple[Upgrade, ...] | None = None,
     ) -> "Fleet":
-        """Return this state with other surroundings, which the counts do not depend on."""
+        """Return this state with other surroundings, on which what it carries does not depend."""
         fleet = replace(
             self,
             images=self.images if images is None else images,
             hosts=self.hosts if hosts is None else hosts,
             ended=self.ended if ended is None else ended,
         )
-        if self._census is not None:
-            fleet.carry(self._census)
+        fleet.carry(census=self._census, unsaved=self._unsaved)
         return fleet
 
-    def carry(self, census: Census) -> None:
-        """Take counts that are known to be this state's."""
-        object.__setattr__(self, "_census", census)
+    def carry(self, *, census: Census | None = None, unsaved: "Unsaved | None" = None) -> None:
+        """Take what is known to be so of this state."""
+        if census is not None:
+            object.__setattr__(self, "_census", census)
+        if unsaved is not None:
+            object.__setattr__(self, "_unsaved", unsaved)
 
     @property
     def latest(self) -> Image | None:

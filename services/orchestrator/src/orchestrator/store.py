@@ -6,9 +6,10 @@ saved the set since.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 from rollcall_contracts import events as e
@@ -17,6 +18,8 @@ from rollcall_kit.outbox import Connection
 from rollcall_rollout import Fleet, Upgrade
 
 from orchestrator import rows
+
+T = TypeVar("T")
 
 HOST_SILENT = timedelta(seconds=30)
 
@@ -164,13 +167,18 @@ async def save(
     token = uuid4()
     await _save_fleet(connection, after, token, wake_at)
     old_instances = before.instances if before else {}
-    changed = [i for id, i in after.instances.items() if old_instances.get(id) is not i]
+    touched = after.unsaved.instances if after.unsaved else None
+    changed = _changed(old_instances, after.instances, touched)
     if changed:
         await connection.execute(
             _upsert("instances", rows.INSTANCE_COLUMNS, ("scale_set", "id")),
             json.dumps([rows.instance_row(scale_set, instance) for instance in changed]),
         )
-    gone = [id for id in old_instances if id not in after.instances]
+    gone = [
+        id
+        for id in (old_instances if touched is None else touched & old_instances.keys())
+        if id not in after.instances
+    ]
     if gone:
         await connection.execute(
             "DELETE FROM instances WHERE scale_set = $1 AND id = ANY($2::text[])", scale_set, gone
@@ -180,9 +188,10 @@ async def save(
         await _save_upgrade(connection, scale_set, running, ended)
         running = None
     if after.upgrade is not None:
-        await _save_upgrade(connection, scale_set, running, after.upgrade)
+        moved = after.unsaved.members if after.unsaved else None
+        await _save_upgrade(connection, scale_set, running, after.upgrade, moved)
     await _save_batches(connection, decided, now)
-    cache.put(scale_set, token, after.amended(ended=()))
+    cache.put(scale_set, token, after.saved())
 
 
 async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at: datetime) -> None:
@@ -212,7 +221,11 @@ async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at
 
 
 async def _save_upgrade(
-    connection: Connection, scale_set: str, before: Upgrade | None, after: Upgrade
+    connection: Connection,
+    scale_set: str,
+    before: Upgrade | None,
+    after: Upgrade,
+    moved: frozenset[str] | None = None,
 ) -> None:
     if before is after:
         return
@@ -220,20 +233,33 @@ async def _save_upgrade(
         _upsert("upgrades", rows.UPGRADE_COLUMNS, ("id",)),
         json.dumps([rows.upgrade_row(scale_set, after)]),
     )
-    known = before.members if before is not None and before.id == after.id else {}
-    changed = [m for id, m in after.members.items() if known.get(id) is not m]
+    if before is not None and before.id == after.id:
+        known = before.members
+    else:
+        known, moved = {}, None
+    changed = _changed(known, after.members, moved)
     if changed:
         await connection.execute(
             _upsert("upgrade_results", rows.MEMBER_COLUMNS, ("upgrade_id", "id")),
             json.dumps([rows.member_row(after.id, member) for member in changed]),
         )
-    gone = [id for id in known if id not in after.members]
+    gone = [
+        id for id in (known if moved is None else moved & known.keys()) if id not in after.members
+    ]
     if gone:
         await connection.execute(
             "DELETE FROM upgrade_results WHERE upgrade_id = $1 AND id = ANY($2::text[])",
             UUID(after.id),
             gone,
         )
+
+
+def _changed(
+    before: Mapping[str, T], after: Mapping[str, T], touched: frozenset[str] | None
+) -> list[T]:
+    """Return the values that are to be written; all are compared when nobody noted the changes."""
+    ids = after.keys() if touched is None else touched & after.keys()
+    return [after[id] for id in ids if before.get(id) is not after[id]]
 
 
 async def _save_batches(connection: Connection, decided: Sequence[e.Event], now: datetime) -> None:
