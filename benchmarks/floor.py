@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tarfile
 import time
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ async def _swap(instance: _Instance, image: Path, version: str) -> None:
         "./init",
         cwd=root,
         env={
-            "PATH": os.environ["PATH"],
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # as the agent does
             "ROLLCALL_INSTANCE_ID": instance.folder.name,
             "ROLLCALL_IMAGE_VERSION": version,
             "ROLLCALL_DATA_DIR": str(data),
