@@ -26,7 +26,8 @@ from rollcall_contracts.events import (
     subject,
 )
 from rollcall_kit.auditing import auditor_definitions
-from rollcall_kit.broker import Broker, OutgoingEntry
+from rollcall_kit.broker import Broker
+from rollcall_kit.cloudevents import OutgoingEntry
 from rollcall_kit.database import migrate, migrations_of, open_pool
 from rollcall_kit.outbox import Relay, append
 from rollcall_testing import eventually

@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 from rollcall_cli.feed import add_image, init_feed
 from rollcall_kit.broker import Broker
+from rollcall_testing.listening import listen
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def test_two_processes_publish_each_version_once(
     async with asyncio.timeout(90):
         await broker.wait_up()
         async with (
-            broker.listen(["image.#"]) as received,
+            listen(amqp_url, ["image.#"]) as received,
             publisher(config, **urls) as first,
             publisher(config, **urls),
         ):

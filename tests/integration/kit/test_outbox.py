@@ -17,7 +17,8 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from rollcall_contracts.chain import GENESIS, Entry, is_intact
 from rollcall_contracts.events import Event, FeedRecovered, UpgradeStartRequested
-from rollcall_kit.broker import EXCHANGE, Broker, attributes
+from rollcall_kit.broker import EXCHANGE, Broker
+from rollcall_kit.cloudevents import attributes
 from rollcall_kit.database import migrate, migrations_of, open_pool
 from rollcall_kit.outbox import Relay, append
 from rollcall_testing import eventually

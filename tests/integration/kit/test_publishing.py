@@ -10,7 +10,8 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from rollcall_contracts.chain import GENESIS
 from rollcall_contracts.events import FeedRecovered, parse
-from rollcall_kit.broker import EXCHANGE, Broker, OutgoingEntry, attributes
+from rollcall_kit.broker import EXCHANGE, Broker
+from rollcall_kit.cloudevents import OutgoingEntry, attributes
 from rollcall_testing import eventually
 from rollcall_testing.proxy import proxy_to
 

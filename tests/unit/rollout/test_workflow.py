@@ -491,3 +491,14 @@ def test_a_set_without_image_or_host_says_so_once_and_goes_on_when_they_are_ther
     world.run()
     assert world.down() == 0
     assert world.fleet.held is None
+
+
+def test_a_set_that_is_deleted_during_its_upgrade_ends_the_upgrade_first() -> None:
+    world = World(fleet=fleet(versions=("1.0", "1.1")))
+    world.tell()
+    while "batch.started" not in world.types():
+        world.tell(world.waiting.pop(0))
+    world.tell(e.ScaleSetDeleted(scale_set=SET, revision=1))
+    world.run()
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.cancelled"]
+    assert world.fleet.instances == {}

@@ -4,19 +4,19 @@ A connection that breaks is made again for ever; whoever publishes meanwhile wai
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
-from pamqp.commands import Basic
 from rollcall_contracts.events import Event, report_key, subject
 
+from rollcall_kit.cloudevents import Outgoing, OutgoingEntry, amqp_message
 from rollcall_kit.metrics import broker_connected
 
 log = structlog.get_logger()
@@ -27,24 +27,6 @@ DELIVERY_LIMIT = 20  # RabbitMQ 4's default, set always since RabbitMQ 3 has non
 IN_FLIGHT = 256  # publishes that wait for their confirm at once
 
 BROKER_ERRORS = (OSError, AMQPError, ChannelInvalidStateError, asyncio.TimeoutError, RuntimeError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutgoingEntry:
-    """One row of the event log, ready to be published."""
-
-    stream: str
-    sequence: int
-    id: UUID
-    type: str
-    source: str
-    subject: str
-    correlation_id: str | None
-    routing_key: str
-    time: datetime
-    body: str
-    previous_hash: str
-    hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +121,7 @@ class Broker:
         await self._publish(
             [
                 (
-                    _message(
+                    amqp_message(
                         event.model_dump_json(),
                         {
                             "id": str(uuid4()),
@@ -160,7 +142,7 @@ class Broker:
         await self._publish(
             [
                 (
-                    _message(
+                    amqp_message(
                         entry.body,
                         {
                             "id": str(entry.id),
@@ -181,7 +163,7 @@ class Broker:
             ]
         )
 
-    async def _publish(self, messages: Sequence[tuple["_Outgoing", str]]) -> None:
+    async def _publish(self, messages: Sequence[tuple[Outgoing, str]]) -> None:
         while True:
             await self._up.wait()
             try:
@@ -193,7 +175,7 @@ class Broker:
                 log.warning("publish_repeated", error=str(error) or type(error).__name__)
                 await asyncio.sleep(0.2)
 
-    async def _publish_window(self, messages: Sequence[tuple["_Outgoing", str]]) -> None:
+    async def _publish_window(self, messages: Sequence[tuple[Outgoing, str]]) -> None:
         channel = self._publisher
         if channel is None:
             raise ConnectionError("the broker connection is down")
@@ -249,66 +231,3 @@ class Broker:
             await queue.bind(EXCHANGE, routing_key=key)
         await queue.consume(receive)
         return channel
-
-    @asynccontextmanager
-    async def listen(self, bindings: Sequence[str]) -> AsyncIterator["AsyncIterator[Received]"]:
-        """Give the events that match `bindings` from now on; the queue goes with the caller."""
-        await self._up.wait()
-        if self._connection is None:
-            raise ConnectionError("the broker connection is down")
-        channel = await self._connection.channel(publisher_confirms=False)
-        try:
-            queue = await channel.declare_queue(exclusive=True, auto_delete=True)
-            for key in bindings:
-                await queue.bind(EXCHANGE, routing_key=key)
-
-            async def receive() -> AsyncIterator[Received]:
-                async with queue.iterator(no_ack=True) as messages:
-                    async for message in messages:
-                        yield Received(attributes=attributes(message), body=message.body.decode())
-
-            yield receive()
-        finally:
-            if not channel.is_closed:
-                await channel.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An event as it came: its CloudEvents attributes, and its exact text."""
-
-    attributes: Mapping[str, str]
-    body: str
-
-
-def attributes(message: AbstractIncomingMessage) -> dict[str, str]:
-    """Return a message's CloudEvents attributes by their names (`id`, `type`, `sequence` …)."""
-    prefix = "cloudEvents:"
-    return {
-        name.removeprefix(prefix): str(value)
-        for name, value in message.headers.items()
-        if name.startswith(prefix)
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
-    body: bytes
-    properties: Basic.Properties
-
-
-def _message(body: str, values: Mapping[str, str | None]) -> _Outgoing:
-    """Return an AMQP message in CloudEvents' binary mode."""
-    return _Outgoing(
-        body.encode(),
-        Basic.Properties(
-            content_type="application/json",
-            delivery_mode=2,  # persistent
-            message_id=values["id"],
-            message_type=values["type"],
-            headers={
-                "cloudEvents:specversion": "1.0",
-                **{f"cloudEvents:{k}": v for k, v in values.items() if v is not None},
-            },
-        ),
-    )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import asyncpg
 import structlog
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 C = TypeVar("C")
 
 RETRY_PAUSE = 0.2  # seconds
+INTERFACE_TRIES = 20  # some 30 s: a connection that is lost is told otherwise by then
 
 
 class Reject(Exception):
@@ -132,12 +134,15 @@ async def _handle_batch(
 async def _transact(
     consumer: "BatchConsumer[Context]", context: "Context", events: Sequence[Event]
 ) -> None:
-    pause = 0.05
+    pause, tries = 0.05, 0
     while True:
         try:
             await context.transact(lambda connection: consumer.handle(events, connection, context))
             return
         except DATABASE_AWAY as error:
+            tries += 1
+            if isinstance(error, asyncpg.InterfaceError) and tries > INTERFACE_TRIES:
+                raise  # asyncpg says the same of a lost connection and of a wrong argument
             # Waiting here, not by redelivery: an outage must not use up the delivery limit.
             log.warning("database_unavailable", error=str(error) or type(error).__name__)
             await asyncio.sleep(pause)

@@ -12,7 +12,8 @@ import structlog
 from rollcall_contracts.chain import GENESIS, entry_hash
 from rollcall_contracts.events import Event, routing_key, stream, subject
 
-from rollcall_kit.broker import Broker, OutgoingEntry
+from rollcall_kit.broker import Broker
+from rollcall_kit.cloudevents import OutgoingEntry
 from rollcall_kit.database import DATABASE_AWAY
 from rollcall_kit.metrics import events_published
 

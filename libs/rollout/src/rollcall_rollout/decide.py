@@ -24,9 +24,9 @@ class LivelockError(RuntimeError):
 
 def decide(fleet: Fleet, now: datetime) -> list[Event]:
     """Return the next step for a scale set, empty when it is waiting for a report or a time."""
-    if fleet.deleted:
-        return sizing.resize(fleet, now)
     upgrade = fleet.upgrade
+    if fleet.deleted:
+        return (upgrading.abandon(fleet, upgrade) if upgrade else []) or sizing.resize(fleet, now)
     return (
         upkeep.fail_overdue(fleet, now)
         or (upgrading.restore(fleet, upgrade) if upgrade else [])

@@ -65,6 +65,17 @@ def _complete_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Eve
     ]
 
 
+def abandon(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """End the upgrade of a set that was deleted: every upgrade has an end in the log."""
+    return [
+        e.UpgradeCancelled(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            reason="the scale set was deleted",
+        )
+    ]
+
+
 def recovery_end(fleet: Fleet, upgrade: Upgrade) -> datetime | None:
     """Return until when restored instances of the open batch are waited for, if any is not healthy.
 
