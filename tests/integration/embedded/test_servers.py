@@ -145,7 +145,7 @@ async def main():
     folder = pathlib.Path({str(folder)!r})
     await start_together(PostgresServer(folder / "postgres"), RabbitServer(folder / "rabbitmq"))
     print("started", flush=True)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
