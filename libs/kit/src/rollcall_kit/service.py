@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources.abc import Traversable
 from typing import Any
 
 import asyncpg
 import structlog
 import uvloop
+from aio_pika.abc import AbstractConnection
 from rollcall_contracts.events import Event
 
 from rollcall_kit.broker import Broker
@@ -97,15 +99,10 @@ async def serve(service: Service, settings: Settings, stopping: asyncio.Event) -
         context = Context(
             name=service.name, broker=broker, pool=pool, relay=relay, stopping=stopping
         )
-        tasks: list[asyncio.Task[None]] = []
         loops: list[Awaitable[None]] = [task(context) for task in service.background]
         if relay is not None:
             loops.append(relay.run())
-        loops.append(
-            broker.run(
-                lambda connection: _start_all(service, context, connection)  # on each connection
-            )
-        )
+        loops.append(broker.run(partial(_start_consumers, service, context)))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -142,9 +139,11 @@ async def _close(pool: asyncpg.Pool) -> None:
         pool.terminate()
 
 
-async def _start_all(service: Service, context: Context, connection: object) -> None:
+async def _start_consumers(
+    service: Service, context: Context, connection: AbstractConnection
+) -> None:
     for consumer in service.consumers:
-        await start_consumer(consumer, context, connection)  # type: ignore[arg-type]  # aio-pika's abstract connection
+        await start_consumer(consumer, context, connection)
 
 
 def main(service: Service, settings: Settings) -> None:

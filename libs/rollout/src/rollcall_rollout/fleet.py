@@ -30,14 +30,14 @@ class Fleet:
     next_id: int = 0
     deleted: bool = False
     barred_version: str | None = None  # did not succeed everywhere: not tried again by itself
-    held: tuple[str, Failure] | None = None  # version that would start, and why it does not
+    # The version that would start, and why it does not; no version: why instances are missing.
+    held: tuple[str, Failure] | None = None
     start_requested: bool = False
     _census: Census | None = field(init=False, default=None, compare=False, repr=False)
-
-    _unsaved: "Unsaved | None" = field(init=False, default=None, compare=False, repr=False)
+    _unsaved: Unsaved | None = field(init=False, default=None, compare=False, repr=False)
 
     @property
-    def unsaved(self) -> "Unsaved | None":
+    def unsaved(self) -> Unsaved | None:
         """Return what changed since `saved`, or None when that is not known."""
         return self._unsaved
 
@@ -82,7 +82,7 @@ class Fleet:
         fleet.carry(census=self._census, unsaved=self._unsaved)
         return fleet
 
-    def carry(self, *, census: Census | None = None, unsaved: "Unsaved | None" = None) -> None:
+    def carry(self, *, census: Census | None = None, unsaved: Unsaved | None = None) -> None:
         """Take what is known to be so of this state."""
         if census is not None:
             object.__setattr__(self, "_census", census)
@@ -114,21 +114,17 @@ class Fleet:
             return self.upgrade.image
         if self.spec.image.version == LATEST:
             return self.latest
-        return self.pinned
+        return next((i for i in self.images if i.version == self.spec.image.version), None)
 
     @property
     def image_of_new(self) -> Image | None:
         """Return the image that a new instance is made from.
 
-        Not one that did not work in this set, as long as there is another.
+        Of a set that follows `latest`, not one that did not work in it while there is another.
         """
         image = self.wanted_image
-        if self.upgrade is not None or image is None or image.version != self.barred_version:
+        follows = self.upgrade is None and self.spec.image.version == LATEST
+        if image is None or not follows or image.version != self.barred_version:
             return image
         others = (i for i in self.images if not i.exclude_from_latest and i.order < image.order)
         return max(others, key=lambda other: other.order, default=image)
-
-    @property
-    def pinned(self) -> Image | None:
-        """Return the version that the model names."""
-        return next((i for i in self.images if i.version == self.spec.image.version), None)

@@ -49,9 +49,6 @@ class UpgradeStatus(StrEnum):
 
 
 IN_FLIGHT = frozenset({MemberState.UPGRADING, MemberState.PROVISIONED, MemberState.RESTORING})
-UPGRADED_BADLY = frozenset(
-    {MemberState.FAILED, MemberState.RESTORED, MemberState.RESTORE_FAILED, MemberState.RESTORING}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
