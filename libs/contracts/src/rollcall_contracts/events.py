@@ -8,14 +8,20 @@ Agents and the prober *report*: they use the same classes, published under the r
 the event log, and are then published under their own type, numbered and chained.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, TypeAdapter
 
 from rollcall_contracts.model import (
+    Drain,
     Failure,
     Health,
+    HookAction,
     Image,
+    LifecycleHookType,
+    MetricGate,
+    MetricOutcome,
     Model,
     Power,
     Probe,
@@ -62,6 +68,24 @@ class ImageWithdrawn(EventBase):
     image: Image
 
 
+class ImageHeld(EventBase):
+    """A version faulted in one set, or was rolled back there: other sets keep off it."""
+
+    type: Literal["image.held.v1"] = "image.held.v1"
+    image: Image
+    by_set: str  # the scale set where that happened
+    upgrade_id: str
+    quarantine: bool = False  # rolled back: that set, too, keeps off it
+    error: Failure
+
+
+class ImageReleased(EventBase):
+    """A person cleared a version: sets may go to it again."""
+
+    type: Literal["image.released.v1"] = "image.released.v1"
+    image: Image
+
+
 class FeedRejected(EventBase):
     """A feed could not be trusted or read; nothing was taken from it."""
 
@@ -102,15 +126,63 @@ class ScaleSetHeld(SetEvent):
 
 
 class UpgradeStartRequested(SetEvent):
-    """A person asks for an upgrade to the latest version now (M52)."""
+    """A person asks for an upgrade to the latest version now (M52); `reason` is theirs.
+
+    `override` brings it to a set that is too sick for the gates: unhealthy instances first, and a
+    healthy one only when the limit allows it. Holds of the version do not count then, either.
+    """
 
     type: Literal["upgrade.start_requested.v1"] = "upgrade.start_requested.v1"
+    override: bool = False
 
 
 class UpgradeCancelRequested(SetEvent):
     """A person asks the running upgrade to stop after its current batch (M52)."""
 
     type: Literal["upgrade.cancel_requested.v1"] = "upgrade.cancel_requested.v1"
+
+
+class UpgradePauseRequested(SetEvent):
+    """A person asks that no further batch starts until the upgrade is resumed."""
+
+    type: Literal["upgrade.pause_requested.v1"] = "upgrade.pause_requested.v1"
+
+
+class UpgradeResumeRequested(SetEvent):
+    """A person lets a paused upgrade go on."""
+
+    type: Literal["upgrade.resume_requested.v1"] = "upgrade.resume_requested.v1"
+
+
+class UpgradeRollbackRequested(SetEvent):
+    """A person asks to bring the set back to what its last upgrade found there."""
+
+    type: Literal["upgrade.rollback_requested.v1"] = "upgrade.rollback_requested.v1"
+
+
+class UpgradeApproveRequested(SetEvent):
+    """A person or a program approves a deferred upgrade of these instances; `*` is all."""
+
+    type: Literal["upgrade.approve_requested.v1"] = "upgrade.approve_requested.v1"
+    instance_ids: tuple[str, ...]
+
+
+class LifecycleHookAnswered(SetEvent):
+    """A person or a program answered a hook, or asked for more time."""
+
+    type: Literal["lifecycle_hook.answered.v1"] = "lifecycle_hook.answered.v1"
+    hook_id: str
+    actions: Mapping[str, HookAction] = Field(default_factory=dict)  # by instance; `*` is all
+    wait_until: AwareDatetime | None = None
+
+
+class InstanceProtectionChanged(SetEvent):
+    """A person protected an instance, or no longer does (Azure's protectionPolicy)."""
+
+    type: Literal["instance.protection_changed.v1"] = "instance.protection_changed.v1"
+    instance_id: str
+    protect_from_scale_in: bool = False
+    protect_from_scale_set_actions: bool = False
 
 
 class ModelDeployRequested(SetEvent):
@@ -128,6 +200,7 @@ class InstanceOrder(Model):
 
     instance_id: str
     attempt: int
+    replaces: str | None = None  # the instance for which a surge makes it
 
 
 class HostRequest(SetEvent):
@@ -152,6 +225,7 @@ class InstancesUpgradeRequested(HostRequest):
     upgrade_id: str | None = None
     image: Image
     provisioning: Provisioning
+    drain: Drain | None = None
 
 
 class InstancesRestoreRequested(HostRequest):
@@ -171,6 +245,7 @@ class InstancesDeleteRequested(HostRequest):
     """Delete these instances with all their disks."""
 
     type: Literal["instances.delete_requested.v1"] = "instances.delete_requested.v1"
+    drain: Drain | None = None
 
 
 class ImageFetchRequested(SetEvent):
@@ -210,6 +285,15 @@ class ProbeRequested(SetEvent):
     fast: bool = False  # a batch waits for these: probe at a faster rate until they are healthy
 
 
+class MetricQueryRequested(SetEvent):
+    """Ask a metric gate's server once, and report what came of it."""
+
+    type: Literal["metric.query_requested.v1"] = "metric.query_requested.v1"
+    upgrade_id: str
+    check: int  # counts the questions of the upgrade
+    gate: MetricGate
+
+
 # --- reports of agents ---------------------------------------------------------------------------
 
 
@@ -219,6 +303,7 @@ class AgentSeen(EventBase):
     type: Literal["agent.seen.v1"] = "agent.seen.v1"
     host: str
     driver: str
+    capacity: int | None = None  # instances that the host has room for; none: not known
 
 
 class InstanceCreated(InstanceReport):
@@ -293,9 +378,14 @@ class ImageFetchFailed(SetEvent):
 
 
 class HealthReport(InstanceReport):
-    """What a prober saw; only the newest lease of an instance counts."""
+    """What a prober saw; only the newest lease of an instance counts.
+
+    The last two are what the application says of its part in upgrades (Azure's custom metrics).
+    """
 
     lease: int = 0
+    phase_ordering_number: int | None = None
+    skip_upgrade: bool = False
 
 
 class InstanceHealthy(HealthReport):
@@ -309,6 +399,16 @@ class InstanceUnhealthy(HealthReport):
 
     type: Literal["instance.unhealthy.v1"] = "instance.unhealthy.v1"
     health: Health = Health.UNHEALTHY
+
+
+class MetricQueried(SetEvent):
+    """What a metric gate's question came to; `reason` has the numbers, or the server's error."""
+
+    type: Literal["metric.queried.v1"] = "metric.queried.v1"
+    upgrade_id: str
+    check: int
+    outcome: MetricOutcome
+    value: float | None = None
 
 
 # --- decisions about an upgrade ------------------------------------------------------------------
@@ -337,6 +437,56 @@ class UpgradeStarted(UpgradeEvent):
     started_by: StartedBy
     restore_failed: bool  # put the previous OS disk back where an instance does not become healthy
     instance_ids: tuple[str, ...]
+    phases: Mapping[str, int] = Field(default_factory=dict)  # by instance, of those that name one
+    deferred: bool = False  # each instance waits for its approval
+    override: bool = False  # a person brings it to a sick set on purpose
+    rollback_of: str | None = None  # the version that the set is brought back from
+
+
+class UpgradeBreached(UpgradeEvent):
+    """A limit was exceeded; failed instances are put back before the upgrade faults."""
+
+    type: Literal["upgrade.breached.v1"] = "upgrade.breached.v1"
+    error: Failure
+
+
+class LifecycleHookStarted(SetEvent):
+    """A hook asks: before an upgrade starts (no instances), or before a batch of these."""
+
+    type: Literal["lifecycle_hook.started.v1"] = "lifecycle_hook.started.v1"
+    hook_id: str
+    hook_type: LifecycleHookType
+    upgrade_id: str | None = None
+    version: str
+    instance_ids: tuple[str, ...] = ()
+    wait_until: AwareDatetime
+    max_wait_until: AwareDatetime
+    default_action: HookAction
+
+
+class LifecycleHookCompleted(SetEvent):
+    """A hook was answered, or its time is up and the default action taken."""
+
+    type: Literal["lifecycle_hook.completed.v1"] = "lifecycle_hook.completed.v1"
+    hook_id: str
+    approved: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    action: HookAction  # what it came to: Approve when any target may go on
+
+
+class InstancesSkipped(UpgradeEvent):
+    """These instances are left out of the upgrade: protected, by their own wish, or rejected."""
+
+    type: Literal["instances.skipped.v1"] = "instances.skipped.v1"
+    instance_ids: tuple[str, ...]
+
+
+class BatchHeld(UpgradeEvent):
+    """The next batch waits; said once for each cause."""
+
+    type: Literal["batch.held.v1"] = "batch.held.v1"
+    code: str
+    until: AwareDatetime | None = None  # when it is known
 
 
 class BatchStarted(UpgradeEvent):
@@ -345,6 +495,8 @@ class BatchStarted(UpgradeEvent):
     type: Literal["batch.started.v1"] = "batch.started.v1"
     batch: int  # counts from 1
     instance_ids: tuple[str, ...]
+    # By instance, the new one that a surge puts in its place; empty: OS disks are replaced.
+    replacements: Mapping[str, str] = Field(default_factory=dict)
 
 
 class BatchCompleted(UpgradeEvent):
@@ -378,6 +530,8 @@ class UpgradeCancelled(UpgradeEvent):
 Event = Annotated[
     ImagePublished
     | ImageWithdrawn
+    | ImageHeld
+    | ImageReleased
     | FeedRejected
     | FeedRecovered
     | ScaleSetChanged
@@ -385,6 +539,12 @@ Event = Annotated[
     | ScaleSetHeld
     | UpgradeStartRequested
     | UpgradeCancelRequested
+    | UpgradePauseRequested
+    | UpgradeResumeRequested
+    | UpgradeRollbackRequested
+    | UpgradeApproveRequested
+    | LifecycleHookAnswered
+    | InstanceProtectionChanged
     | ModelDeployRequested
     | InstancesCreateRequested
     | InstancesUpgradeRequested
@@ -393,6 +553,7 @@ Event = Annotated[
     | InstancesDeleteRequested
     | ImageFetchRequested
     | ProbeRequested
+    | MetricQueryRequested
     | AgentSeen
     | InstanceCreated
     | InstanceUpgraded
@@ -404,8 +565,14 @@ Event = Annotated[
     | ImageFetchFailed
     | InstanceHealthy
     | InstanceUnhealthy
+    | MetricQueried
     | UpgradeHeld
     | UpgradeStarted
+    | UpgradeBreached
+    | LifecycleHookStarted
+    | LifecycleHookCompleted
+    | InstancesSkipped
+    | BatchHeld
     | BatchStarted
     | BatchCompleted
     | UpgradeCompleted
@@ -449,7 +616,7 @@ def subject(event: Event) -> str:
             return f"{event.scale_set}/virtualMachines/{event.instance_id}"
         case SetEvent():
             return event.scale_set
-        case ImagePublished() | ImageWithdrawn():
+        case ImagePublished() | ImageWithdrawn() | ImageHeld() | ImageReleased():
             return "/".join(("images", *event.image.stream, event.image.version))
         case FeedRejected() | FeedRecovered():
             return f"feeds/{event.feed}"

@@ -5,8 +5,17 @@ Names are Azure's, in Python's spelling. Durations are seconds, percents are who
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    field_validator,
+    model_validator,
+)
 
 from rollcall_contracts.versions import version_key
 
@@ -14,6 +23,8 @@ LATEST = "latest"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percent = Annotated[int, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Days30 = Annotated[float, Field(ge=0, le=30 * 86400)]  # seconds
 
 
 class Model(BaseModel):
@@ -71,6 +82,8 @@ class Image(Model):
     sha256: Sha256
     size: int = Field(ge=0)  # bytes
     exclude_from_latest: bool = False
+    # When it was first seen in its feed, by the publisher's clock: a feed's own dates could lie.
+    published_at: AwareDatetime | None = None
 
     @property
     def stream(self) -> tuple[str, str, str]:
@@ -106,6 +119,113 @@ class FailureCode(StrEnum):
     DRIVER = "DriverOperationFailed"
     HEALTH_TIMEOUT = "InstanceUnhealthy"
     PROVISIONING_TIMEOUT = "ProvisioningTimeout"
+    METRIC_GATE = "MetricGateFailed"
+    # Azure's own, of a rolling upgrade's status and history.
+    UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
+    UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
+    UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    UPGRADE_TIMEOUT = "RollingUpgradeTimeoutError"
+    OUTSIDE_WINDOWS = "RollingUpgradeBatchStartTimeNotWithinScheduledWindows"
+    NOT_ALLOWED = "OperationNotAllowed"
+    IMAGE_NOT_FOUND = "ImageNotFound"
+
+
+class GateAnswer(StrEnum):
+    """What a metric gate makes of an answer that says neither success nor failure."""
+
+    WAIT = "Wait"  # ask again; the next batch waits
+    PROCEED = "Proceed"  # as if it had succeeded
+    FAULT = "Fault"  # as if it had failed
+
+
+_CONDITION = r"^(<=|>=|==|!=|<|>)\s*-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
+Condition = Annotated[str, Field(pattern=_CONDITION)]
+
+
+class MetricGate(Model):
+    """A question to a Prometheus server, asked before each batch and before the end.
+
+    The query's one number meets `success_condition`, or `failure_condition` (when that is not
+    given: does not meet the first), or is inconclusive: no number, several, NaN, or between both.
+    """
+
+    server: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
+    query: Annotated[str, Field(min_length=1, max_length=8000)]
+    success_condition: Condition  # such as "<= 0.01"
+    failure_condition: Condition | None = None
+    on_inconclusive: GateAnswer = GateAnswer.WAIT
+    on_unreachable: GateAnswer = GateAnswer.WAIT
+    interval: Annotated[float, Field(ge=1, le=86400)] = 60  # seconds between questions
+    timeout: Annotated[float, Field(gt=0, le=300)] = 10  # seconds for one answer
+
+
+class MetricOutcome(StrEnum):
+    """What a metric gate's question came to."""
+
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    INCONCLUSIVE = "Inconclusive"
+    UNREACHABLE = "Unreachable"
+
+
+class Drain(Model):
+    """How an instance is emptied before it is stopped: POST to its own HTTP endpoint.
+
+    2xx but 202 means that it is empty; 202 means not yet, ask again. At the deadline, or when the
+    hook cannot be reached, the instance is stopped all the same.
+    """
+
+    request_path: Annotated[str, Field(pattern=r"^/")]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None  # none: where the instance listens
+    deadline: Annotated[float, Field(gt=0, le=86400)] = 300  # seconds
+
+
+class LifecycleHookType(StrEnum):
+    """When a lifecycle hook is asked (Azure's VMScaleSetLifecycleHookEventType)."""
+
+    SCHEDULING = "UpgradeAutoOSScheduling"  # before an automatic upgrade starts
+    BATCH_STARTING = "UpgradeAutoOSRollingBatchStarting"  # before each of its batches
+
+
+class HookAction(StrEnum):
+    """What a hook does when nobody answers (Azure's LifecycleHookAction)."""
+
+    APPROVE = "Approve"
+    REJECT = "Reject"
+
+
+class LifecycleHook(Model):
+    """A question to a person or a program before an upgrade, or a batch, starts."""
+
+    type: LifecycleHookType
+    wait_duration: Annotated[float, Field(ge=1, le=30 * 86400)]  # seconds for an answer
+    default_action: HookAction = HookAction.REJECT
+
+
+class MaintenanceWindow(Model):
+    """When batches may start: a local time that recurs, in a time zone with its own clock changes.
+
+    The first one begins at `start`; `weekdays` (Monday is 0) narrows those of `Week`.
+    """
+
+    start: NaiveDatetime  # on the clocks of `time_zone`
+    time_zone: str  # an IANA name, such as Europe/Berlin
+    duration: Annotated[float, Field(ge=60, le=7 * 86400)]  # seconds that really pass
+    recur_every: Literal["Day", "Week"] = "Day"
+    interval: Annotated[int, Field(ge=1, le=35)] = 1  # every so many days or weeks
+    weekdays: tuple[Annotated[int, Field(ge=0, le=6)], ...] = ()
+    expires: NaiveDatetime | None = None
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(
+                f"{name!r} is no time zone of the IANA database, such as Europe/Berlin"
+            ) from error
+        return name
 
 
 class RollingPolicy(Model):
@@ -116,9 +236,24 @@ class RollingPolicy(Model):
     max_unhealthy_upgraded_instance_percent: Percent = 20
     pause_time_between_batches: Annotated[float, Field(ge=0, le=30 * 86400)] = 0
     enable_cross_zone_upgrade: bool = False
-    # Rollcall's own, beside Azure's four: Azure fixes the first at five minutes (M13).
+    prioritize_unhealthy_instances: bool = False
+    rollback_failed_instances_on_policy_breach: bool = False
+    max_surge: bool = False
+    # Rollcall's own, beside Azure's eight: Azure fixes the first at five minutes (M13).
     health_timeout: Annotated[float, Field(gt=0, le=86400)] = 300
     provisioning_timeout: Annotated[float, Field(gt=0, le=86400)] = 2400
+    upgrade_timeout: Annotated[float, Field(gt=0, le=366 * 86400)] | None = None
+    # A batch is never larger than both say.
+    max_batch_instance_count: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    # So many are within the limit whatever the percent makes of them: for sets of few instances.
+    max_unhealthy_instance_count: Count = 0
+    max_unhealthy_upgraded_instance_count: Count = 0
+    canary_instance_count: Count = 0  # size of the first batch, at most; 0: as the others
+    canary_bake_time: Days30 = 0  # after the first batch
+    bake_time: Days30 = 0  # after the last batch, before the end
+    sliding_batches: bool = False
+    drain: Drain | None = None
+    metric_gate: MetricGate | None = None
 
     @model_validator(mode="after")
     def _batch_fits_the_unhealthy_limit(self) -> Self:
@@ -127,6 +262,8 @@ class RollingPolicy(Model):
                 f"maxBatchInstancePercent ({self.max_batch_instance_percent}) must not be above "
                 f"maxUnhealthyInstancePercent ({self.max_unhealthy_instance_percent})"
             )
+        if self.max_surge and self.sliding_batches:
+            raise ValueError("maxSurge and slidingBatches exclude each other: choose one")
         return self
 
 
@@ -181,6 +318,12 @@ class ScaleSetSpec(Model):
     image: ImageReference
     automatic_os_upgrade: bool = False
     disable_automatic_rollback: bool = False
+    os_rolling_upgrade_deferral: bool = False  # each instance waits for its approval
+    minimum_image_age: Days30 = 0  # of automatic upgrades' targets
+    hold_faulted_versions: bool = True  # keep off a version that faulted in another set
     policy: RollingPolicy = RollingPolicy()
+    lifecycle_hooks: tuple[LifecycleHook, ...] = ()
+    maintenance_windows: tuple[MaintenanceWindow, ...] = ()
+    update_domains: Annotated[int, Field(ge=0, le=20)] = 0  # upgraded one by one; 0: not bound
     probe: Probe | None = None
     provisioning: Provisioning

@@ -14,6 +14,7 @@ from rollcall_contracts.events import (
     ImageFetchFailed,
     ImageFetchRequested,
     InstanceReport,
+    MetricQueried,
     event_type,
 )
 
@@ -23,7 +24,8 @@ EXCHANGE = "rollcall.events"  # where rollcall_kit.broker publishes; a test comp
 REPORTS = tuple(
     cls
     for cls in EVENT_CLASSES
-    if issubclass(cls, InstanceReport) or cls in (AgentSeen, ImageFetched, ImageFetchFailed)
+    if issubclass(cls, InstanceReport)
+    or cls in (AgentSeen, ImageFetched, ImageFetchFailed, MetricQueried)
 )
 # These are written to the event log, and published under their own type. A heartbeat is not.
 ENTRIES = tuple(cls for cls in EVENT_CLASSES if cls is not AgentSeen)
