@@ -1,6 +1,7 @@
 """Leases: how often, until when, and who takes over. Real listeners; reports go into a list."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from health_prober.prober import Prober
 from health_prober.settings import HealthProberSettings
 from rollcall_contracts.events import (
     Event,
+    HealthReport,
     InstanceHealthy,
     InstanceUnhealthy,
     ProbeRequested,
@@ -28,6 +30,7 @@ class Application:
 
     def __init__(self) -> None:
         self.status: int | None = 200  # None: takes the connection and never answers
+        self.body = ""
         self.asked: list[float] = []
         self.under_way = self.most_under_way = 0
         self.port = 0
@@ -40,7 +43,8 @@ class Application:
             self.asked.append(time.monotonic())
             if self.status is None:
                 await reader.read()
-            writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
+            head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.body)}\r\n\r\n"
+            writer.write((head + self.body).encode())
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             return  # the prober hung up: its timeout, or its lease was over
@@ -141,6 +145,44 @@ async def test_the_first_verdict_and_then_changes_only(
     assert lease.reports[1].reason == "HTTP 503"
     application.status = 200
     await eventually(lambda: lease.verdicts == ["Healthy", "Unhealthy", "Healthy"])
+
+
+def rich(state: str, **upgrade: object) -> str:
+    metrics = json.dumps({"rollingUpgrade": upgrade})
+    return json.dumps({"ApplicationHealthState": state, "customMetrics": metrics})
+
+
+async def test_a_change_of_custom_metrics_is_reported_once(
+    prober: Prober, application: Application
+) -> None:
+    application.body = rich("Healthy", PhaseOrderingNumber=1, SkipUpgrade=False)
+    lease = Lease(prober, request(application.port, interval=0.05))
+
+    async def more_probes() -> None:
+        count = len(application.asked)
+        await eventually(lambda: len(application.asked) >= count + 4)
+
+    def told() -> list[tuple[str, int | None, bool]]:
+        return [
+            (verdict, report.phase_ordering_number, report.skip_upgrade)
+            for verdict, report in zip(lease.verdicts, lease.reports, strict=True)
+            if isinstance(report, HealthReport)
+        ]
+
+    await more_probes()
+    assert told() == [("Healthy", 1, False)]
+    application.body = rich("Healthy", PhaseOrderingNumber=1, SkipUpgrade="True")
+    await more_probes()
+    assert told()[1:] == [("Healthy", 1, True)]
+    application.body = rich("Unhealthy", PhaseOrderingNumber=2, SkipUpgrade=True)
+    await more_probes()
+    assert told()[2:] == [("Unhealthy", 2, True)]
+    application.status, application.body = 503, ""  # says nothing: its last word stands
+    await more_probes()
+    assert len(told()) == 3
+    application.status, application.body = 200, rich("Healthy")
+    await more_probes()
+    assert told()[3:] == [("Healthy", None, False)]
 
 
 async def test_a_threshold_takes_as_many_probes(prober: Prober, application: Application) -> None:

@@ -74,7 +74,8 @@ async def ask(
     )
     target = ProbeTarget(instance_id="0", attempt=1, lease=1, address=address, port=port)
     async with open_session() as session:
-        return await probe_once(session, probe, target)
+        answer = await probe_once(session, probe, target)
+    return answer.health, answer.reason
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ async def test_each_probe_asks_the_path_on_a_connection_of_its_own() -> None:
     async with listening(serve) as port, open_session() as session:
         target = ProbeTarget(instance_id="0", attempt=1, lease=1, address="127.0.0.1", port=port)
         for _ in range(3):
-            assert (await probe_once(session, probe, target))[0] is Health.HEALTHY
+            assert (await probe_once(session, probe, target)).health is Health.HEALTHY
     assert len(requests) == 3
     assert all(head.startswith(b"GET /health?deep=1 HTTP/1.1\r\n") for head in requests)
 

@@ -1,7 +1,7 @@
 """What an HTTP answer says of an application's health (section 1.6: binary and rich)."""
 
 import pytest
-from health_prober.domain.answer import BODY_LIMIT, health_of_answer
+from health_prober.domain.answer import BODY_LIMIT, read_answer
 from hypothesis import given
 from hypothesis import strategies as st
 from rollcall_contracts.model import Health
@@ -32,6 +32,7 @@ from rollcall_contracts.model import Health
         (200, b'{"ApplicationHealthState": null}', Health.UNKNOWN),
         (200, b'{"ApplicationHealthState": ["Healthy"]}', Health.UNKNOWN),
         (200, b'{"a": {"ApplicationHealthState": "Unhealthy"}}', Health.HEALTHY),  # not the top
+        (200, b'{"ApplicationHealthState": ' + b"[" * 400 + b"]" * 400 + b"}", Health.UNKNOWN),
         # what the body says does not outweigh the status
         (500, b'{"ApplicationHealthState": "Healthy"}', Health.UNHEALTHY),
         # not JSON after all
@@ -43,11 +44,11 @@ from rollcall_contracts.model import Health
     ],
 )
 def test_table(status: int, body: bytes, expected: Health) -> None:
-    assert health_of_answer(status, body)[0] is expected
+    assert read_answer(status, body).health is expected
 
 
 @given(st.integers(100, 599), st.binary(max_size=200))
 def test_any_answer_has_a_meaning_and_a_reason(status: int, body: bytes) -> None:
-    health, reason = health_of_answer(status, body)
-    assert str(status) in reason
-    assert health is not Health.HEALTHY or 200 <= status < 300
+    answer = read_answer(status, body)
+    assert str(status) in answer.reason
+    assert answer.health is not Health.HEALTHY or 200 <= status < 300

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from health_prober.domain.custom_metrics import NO_WISH, Wish
 from health_prober.domain.verdict import Standing, judge, opening
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +86,55 @@ def test_a_threshold_of_equal_results_always_settles(
 def test_the_streak_is_not_kept_after_a_verdict() -> None:
     standing, _ = judge(Standing(health=Health.HEALTHY), Health.UNHEALTHY, 1)
     assert (standing.candidate, standing.streak) == (None, 0)
+
+
+FIRST, SKIP = Wish(phase_ordering_number=0), Wish(skip_upgrade=True)
+
+
+def wishes(
+    results: list[tuple[Health, Wish | None]], threshold: int
+) -> list[tuple[Health, Wish] | None]:
+    """Fold results with wishes; return what was reported after each."""
+    standing, told = opening(X), []
+    for result, wish in results:
+        standing, verdict = judge(standing, result, threshold, wish)
+        told.append(None if verdict is None else (verdict, standing.told))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("threshold", "results", "expected"),
+    [
+        # the first report has it; a change of it is told once
+        (1, [(H, FIRST), (H, FIRST)], [(H, FIRST), None]),
+        (1, [(H, FIRST), (H, SKIP), (H, SKIP)], [(H, FIRST), (H, SKIP), None]),
+        (1, [(H, NO_WISH), (H, SKIP), (H, NO_WISH)], [(H, NO_WISH), (H, SKIP), (H, NO_WISH)]),
+        # a change of health and of the wish together is one report
+        (1, [(H, FIRST), (U, SKIP), (U, SKIP)], [(H, FIRST), (U, SKIP), None]),
+        # an instance that cannot be asked has not changed its mind
+        (1, [(H, SKIP), (U, None), (H, SKIP)], [(H, SKIP), (U, SKIP), (H, SKIP)]),
+        # before the first verdict nothing is told
+        (2, [(H, FIRST), (H, SKIP)], [None, (H, SKIP)]),
+        # what came with a result that is not believed yet waits for one that is
+        (2, [(H, FIRST), (H, FIRST), (U, SKIP), (H, None)], [None, (H, FIRST), None, (H, SKIP)]),
+        (2, [(H, FIRST), (H, FIRST), (U, SKIP), (U, SKIP)], [None, (H, FIRST), None, (U, SKIP)]),
+        (2, [(H, FIRST), (H, FIRST), (U, SKIP), (H, FIRST)], [None, (H, FIRST), None, None]),
+    ],
+)
+def test_wishes(
+    threshold: int,
+    results: list[tuple[Health, Wish | None]],
+    expected: list[tuple[Health, Wish] | None],
+) -> None:
+    assert wishes(results, threshold) == expected
+
+
+@given(
+    st.lists(st.tuples(healths, st.sampled_from([None, NO_WISH, FIRST, SKIP])), max_size=60),
+    st.integers(1, 5),
+)
+def test_every_report_says_something_new(
+    results: list[tuple[Health, Wish | None]], threshold: int
+) -> None:
+    told = [report for report in wishes(results, threshold) if report is not None]
+    assert all(first != second for first, second in itertools.pairwise(told))

@@ -10,7 +10,7 @@ import aiohttp
 from rollcall_contracts.events import ProbeTarget
 from rollcall_contracts.model import Health, Probe
 
-from health_prober.domain.answer import BODY_LIMIT, health_of_answer
+from health_prober.domain.answer import BODY_LIMIT, Answer, read_answer
 
 _HEADERS = {"User-Agent": "rollcall-health-prober", "Accept-Encoding": "identity"}
 
@@ -32,10 +32,8 @@ def open_session() -> aiohttp.ClientSession:
     )
 
 
-async def probe_once(
-    session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget
-) -> tuple[Health, str]:
-    """Ask one instance once; return its health and the reason. Never takes longer than the timeout.
+async def probe_once(session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget) -> Answer:
+    """Ask one instance once; return what it said. Never takes longer than the timeout.
 
     An instance that cannot be reached is Unhealthy, as for a load balancer.
     """
@@ -45,32 +43,35 @@ async def probe_once(
                 return await _connect(target)
             return await _get(session, probe, target)
     except TimeoutError:
-        return Health.UNHEALTHY, f"no answer in {probe.timeout:g} s"
+        return Answer(health=Health.UNHEALTHY, reason=f"no answer in {probe.timeout:g} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Health.UNHEALTHY, _short(error)
+        return Answer(health=Health.UNHEALTHY, reason=short(error))
 
 
-async def _connect(target: ProbeTarget) -> tuple[Health, str]:
+async def _connect(target: ProbeTarget) -> Answer:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(asyncio.Protocol, target.address, target.port)
     transport.close()
-    return Health.HEALTHY, "TCP connected"
+    return Answer(health=Health.HEALTHY, reason="TCP connected")
 
 
-async def _get(
-    session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget
-) -> tuple[Health, str]:
+async def _get(session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget) -> Answer:
     # A redirect is an answer of another status than 200, and is not followed: the probe asks
     # about this instance.
     async with session.get(url_of(probe, target), allow_redirects=False) as response:
-        body = b""
-        while len(body) <= BODY_LIMIT:
-            chunk = await response.content.read(BODY_LIMIT + 1 - len(body))
-            if not chunk:
-                break
-            body += chunk
-        response.close()  # what is left of a longer body is not waited for
-        return health_of_answer(response.status, body)
+        return read_answer(response.status, await read_body(response, BODY_LIMIT))
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return a body; of one that is longer than `limit`, just enough to see that it is."""
+    body = b""
+    while len(body) <= limit:
+        chunk = await response.content.read(limit + 1 - len(body))
+        if not chunk:
+            break
+        body += chunk
+    response.close()  # what is left of a longer body is not waited for
+    return body
 
 
 def url_of(probe: Probe, target: ProbeTarget) -> str:
@@ -80,7 +81,7 @@ def url_of(probe: Probe, target: ProbeTarget) -> str:
     return f"{probe.protocol.lower()}://{host}:{target.port}{path}"
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     """Return an error in one line: the system's own words where there are some."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio words it differently than uvloop

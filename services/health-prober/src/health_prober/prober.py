@@ -18,6 +18,8 @@ from rollcall_contracts.events import (
 from rollcall_contracts.model import Health
 from rollcall_kit.service import Context
 
+from health_prober.domain.answer import Answer
+from health_prober.domain.custom_metrics import Wish
 from health_prober.domain.schedule import first_pause, grow, next_pause
 from health_prober.domain.verdict import judge, opening
 from health_prober.metrics import probes_made, targets_watched
@@ -130,12 +132,12 @@ class Prober:
         while True:
             async with lane:
                 started = clock()
-                health, reason = await self._probe(request, target)
+                answer = await self._probe(request, target)
                 took = clock() - started
             lane = self._slow_lane if took >= probe.timeout else self._lane
-            standing, verdict = judge(standing, health, probe.number_of_probes)
+            standing, verdict = judge(standing, answer.health, probe.number_of_probes, answer.wish)
             if verdict is not None:
-                await report(_verdict_event(request, target, verdict, reason))
+                await report(_verdict_event(request, target, verdict, standing.told, answer.reason))
                 fast = fast and verdict is not Health.HEALTHY
             if fast:
                 await asyncio.sleep(fast_pause)
@@ -155,16 +157,16 @@ class Prober:
                     )
                 )
 
-    async def _probe(self, request: ProbeRequested, target: ProbeTarget) -> tuple[Health, str]:
+    async def _probe(self, request: ProbeRequested, target: ProbeTarget) -> Answer:
         if self._session is None:
             raise RuntimeError("the prober's session is not open")
-        health, reason = await probe_once(self._session, request.probe, target)
-        probes_made.labels(health.value).inc()
-        return health, reason
+        answer = await probe_once(self._session, request.probe, target)
+        probes_made.labels(answer.health.value).inc()
+        return answer
 
 
 def _verdict_event(
-    request: ProbeRequested, target: ProbeTarget, verdict: Health, reason: str
+    request: ProbeRequested, target: ProbeTarget, verdict: Health, wish: Wish, reason: str
 ) -> InstanceHealthy | InstanceUnhealthy:
     if verdict is Health.HEALTHY:
         return InstanceHealthy(
@@ -172,6 +174,8 @@ def _verdict_event(
             instance_id=target.instance_id,
             attempt=target.attempt,
             lease=target.lease,
+            phase_ordering_number=wish.phase_ordering_number,
+            skip_upgrade=wish.skip_upgrade,
             reason=reason,
         )
     return InstanceUnhealthy(
@@ -180,5 +184,7 @@ def _verdict_event(
         attempt=target.attempt,
         lease=target.lease,
         health=verdict,
+        phase_ordering_number=wish.phase_ordering_number,
+        skip_upgrade=wish.skip_upgrade,
         reason=reason,
     )
