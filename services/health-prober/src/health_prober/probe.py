@@ -83,6 +83,7 @@ def url_of(probe: Probe, target: ProbeTarget) -> str:
 
 def short(error: Exception) -> str:
     """Return an error in one line: the system's own words where there are some."""
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+    tls = isinstance(error, aiohttp.ClientSSLError)  # its numbers are TLS's own
+    if isinstance(error, OSError) and not tls and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio words it differently than uvloop
     return (str(error) or type(error).__name__).partition("\n")[0][:200]
