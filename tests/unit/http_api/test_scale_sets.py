@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from http_api.domain.documents import ModelError
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
-from http_api.domain.rules import MUST_BE_LATEST, NO_HEALTH_SOURCE
-from http_api.domain.scale_sets import Rules, Sealed, read_scale_set
+from http_api.domain.rules import MUST_BE_LATEST, NO_HEALTH_SOURCE, UPDATES_INSIDE
+from http_api.domain.scale_sets import Rules, Sealed, has_data_disks, read_scale_set
 from http_api.domain.shape import SCALE_SET, canonical
 from rollcall_contracts.model import Failure, ImageReference, ScaleSetSpec
 from rollcall_kit.config import CatalogueEntry, Config
@@ -83,6 +83,7 @@ def read(
     *,
     found: LoadBalancer | None = None,
     strict: bool = False,
+    had_disks: bool = False,
     sealed: Sealed | None = None,
 ) -> tuple[ScaleSetSpec, tuple[Failure, ...]]:
     return read_scale_set(
@@ -94,6 +95,7 @@ def read(
         sealed=sealed or Sealed(extensions={}),
         balancer=found,
         rules=Rules(supports=CONFIG.supports, require_health_source=strict),
+        had_disks=had_disks,
     )
 
 
@@ -217,7 +219,8 @@ def test_names_in_another_case_and_values_as_texts_are_understood() -> None:
         (f"{POLICY}.maxUnhealthyUpgradedInstancePercent", 101),
         (f"{POLICY}.pauseTimeBetweenBatches", "30 seconds"),
         (f"{POLICY}.pauseTimeBetweenBatches", "P30DT1S"),
-        (f"{POLICY}.pauseTimeBetweenBatches", 30),
+        (f"{POLICY}.pauseTimeBetweenBatches", -30),
+        (f"{POLICY}.pauseTimeBetweenBatches", True),
         (f"{POLICY}.healthTimeout", "PT0S"),
         (f"{POLICY}.provisioningTimeout", "P2D"),
         (f"{AUTOMATIC}.enableAutomaticOSUpgrade", "maybe"),
@@ -366,3 +369,127 @@ def test_m34_no_health_source_is_a_warning_or_azures_refusal() -> None:
     place = f"{PROFILE}.networkProfile.healthProbe"
     assert faults(model(enable=True), strict=True) == {place: NO_HEALTH_SOURCE}
     assert read(model(), strict=True)[1] == ()
+
+
+def test_the_automatic_policys_own_fields() -> None:
+    spec, _ = read(model())
+    assert not spec.os_rolling_upgrade_deferral
+    assert spec.minimum_image_age == 0
+    assert spec.hold_faulted_versions
+    spec, warnings = read(
+        model(
+            {
+                f"{AUTOMATIC}.osRollingUpgradeDeferral": "true",
+                f"{AUTOMATIC}.useRollingUpgradePolicy": False,
+                f"{AUTOMATIC}.minimumImageAge": "P3D",
+                f"{AUTOMATIC}.holdFaultedVersions": False,
+            }
+        )
+    )
+    assert spec.os_rolling_upgrade_deferral
+    assert spec.minimum_image_age == 3 * 86_400
+    assert not spec.hold_faulted_versions
+    assert warnings == ()
+    wrong = {"minimumImageAge": "P31D", "holdFaultedVersions": 1, "useRollingUpgradePolicy": "no"}
+    changes: dict[str, Any] = {f"{AUTOMATIC}.{name}": value for name, value in wrong.items()}
+    assert set(faults(model(changes))) == set(changes)
+
+
+def test_a_misspelled_policy_gets_a_warning() -> None:
+    changes = {f"{POLICY}.maxSurgee": True, f"{AUTOMATIC}.enableAutomatic": True}
+    _, warnings = read(model(changes))
+    assert [(warning.code, warning.target) for warning in warnings] == [
+        ("UnknownProperty", f"{POLICY}.maxSurgee"),
+        ("UnknownProperty", f"{AUTOMATIC}.enableAutomatic"),
+    ]
+
+
+DISKS = f"{PROFILE}.storageProfile.dataDisks"
+SURGE = f"{POLICY}.maxSurge"
+
+
+def test_surging_instances_have_no_data_disk_unless_asked_for() -> None:
+    assert read(model({SURGE: True}))[0].provisioning.data_disks == ()
+    assert read(model({SURGE: True, DISKS: []}))[0].provisioning.data_disks == ()
+    assert read(model({SURGE: False}))[0].provisioning.data_disks == (0,)
+
+
+def test_data_disks_are_never_lost_to_a_surge() -> None:
+    assert "never lost" in faults(model({SURGE: True, DISKS: [{"lun": 0}]}))[DISKS]
+    # the instances' own disks, which the model never named or names no more
+    assert "dataDisks []" in faults(model({SURGE: True}), had_disks=True)[DISKS]
+    read(model({SURGE: True, DISKS: []}), had_disks=True)
+    read(model({SURGE: False}), had_disks=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "has"),
+    [
+        ({}, True),
+        ({DISKS: [{"lun": 3}]}, True),
+        ({DISKS: []}, False),
+        ({SURGE: True}, False),
+        ({SURGE: False}, True),
+    ],
+)
+def test_which_models_have_data_disks(changes: dict[str, Any], has: bool) -> None:
+    assert has_data_disks(model(changes)) is has
+
+
+def test_a_surge_and_overprovisioning_exclude_each_other() -> None:
+    over = "properties.overprovision"
+    assert over in faults(model({SURGE: True, over: True}))
+    read(model({SURGE: True, over: False}))
+    read(model({over: True}))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("windowsConfiguration.enableAutomaticUpdates", True, UPDATES_INSIDE),
+        ("windowsConfiguration.enableAutomaticUpdates", "True", UPDATES_INSIDE),
+        ("windowsConfiguration.patchSettings.patchMode", "AutomaticByPlatform", "patchMode"),
+        ("linuxConfiguration.patchSettings.patchMode", "automaticByPlatform", "patchMode"),
+    ],
+)
+def test_only_one_of_both_may_patch_the_os(place: str, value: object, words: str) -> None:
+    path = f"{PROFILE}.osProfile.{place}"
+    assert words in faults(model({path: value}, enable=True))[path]
+    read(model({path: value}))
+
+
+def test_patching_by_nobody_else_is_no_obstacle() -> None:
+    changes = {
+        f"{PROFILE}.osProfile.windowsConfiguration.enableAutomaticUpdates": False,
+        f"{PROFILE}.osProfile.linuxConfiguration.patchSettings.patchMode": "ImageDefault",
+    }
+    read(model(changes, enable=True))
+
+
+@pytest.mark.parametrize(
+    ("publisher", "kind", "count", "domains"),
+    [
+        ("Microsoft.Azure.ServiceFabric", "ServiceFabricNode", None, 5),
+        ("microsoft.azure.servicefabric", "servicefabriclinuxnode", None, 5),
+        ("Microsoft.Azure.ServiceFabric", "ServiceFabricLinuxNode", 3, 3),
+        ("Microsoft.Azure.ServiceFabric", "Other", 3, 0),
+        ("Contoso", "ServiceFabricNode", None, 0),
+    ],
+)
+def test_m33_a_service_fabric_set_has_update_domains(
+    publisher: str, kind: str, count: int | None, domains: int
+) -> None:
+    extension = {"name": "sf", "properties": {"publisher": publisher, "type": kind}}
+    document = model(
+        {
+            f"{PROFILE}.extensionProfile.extensions": [{"name": "other"}, extension],
+            "properties.platformUpdateDomainCount": count,
+        }
+    )
+    assert read(document)[0].update_domains == domains
+
+
+@pytest.mark.parametrize("count", [0, 21, "many"])
+def test_m33_update_domains_are_one_to_twenty(count: object) -> None:
+    path = "properties.platformUpdateDomainCount"
+    assert path in faults(model({path: count}))

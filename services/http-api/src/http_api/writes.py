@@ -17,7 +17,13 @@ from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
 from http_api.domain.merging import READ_ONLY, merge_patch, merge_put, without
 from http_api.domain.present.scale_sets import Stored, StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId
-from http_api.domain.scale_sets import Rules, Sealed, probe_reference, read_scale_set
+from http_api.domain.scale_sets import (
+    Rules,
+    Sealed,
+    has_data_disks,
+    probe_reference,
+    read_scale_set,
+)
 from http_api.domain.secrets import take_secrets
 from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
 from http_api.errors import ApiError, not_found
@@ -83,7 +89,8 @@ async def write_scale_set(
         if old is None or _profile(old.model, old.secrets) != _profile(model, sealed):
             generation = revision
         stored = replace(base, model=model, secrets=sealed, generation=generation)
-        stored, spec = await _check(server, connection, stored, revision)
+        had_disks = old is not None and has_data_disks(old.model)
+        stored, spec = await _check(server, connection, stored, revision, had_disks=had_disks)
         await store.save_scale_set(connection, place, stored, now)
         return (stored, old is None), [ScaleSetChanged(scale_set=stored.id, spec=spec)]
 
@@ -111,7 +118,12 @@ def _profile(model: Mapping[str, Any], sealed: Mapping[str, Any]) -> tuple[Any, 
 
 
 async def _check(
-    server: Server, connection: Connection, stored: StoredScaleSet, revision: int
+    server: Server,
+    connection: Connection,
+    stored: StoredScaleSet,
+    revision: int,
+    *,
+    had_disks: bool = False,
 ) -> tuple[StoredScaleSet, ScaleSetSpec]:
     """Return the set with its warnings and its load balancer, and the spec that it amounts to."""
     balancer: LoadBalancer | None = None
@@ -131,6 +143,7 @@ async def _check(
         ),
         balancer=balancer,
         rules=server.rules,
+        had_disks=had_disks,
     )
     return replace(
         stored,

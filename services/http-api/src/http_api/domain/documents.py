@@ -88,12 +88,17 @@ class Reader:
         """Note that the value at `target` cannot be taken."""
         self.faults.append(Failure(code=code, message=message, target=target))
 
+    def take(self, inner: "Reader", place: str) -> None:
+        """Note the faults of a part of the document that was read by itself."""
+        for fault in inner.faults:
+            self.fault(f"{place}.{fault.target}", f"{place}: {fault.message}", fault.code)
+
     def finish(self) -> None:
         """Raise ModelError when there were faults."""
         if self.faults:
             raise ModelError(*self.faults)
 
-    def _at(self, path: str) -> Any:
+    def value(self, path: str) -> Any:
         """Return what is at a path; what stands in its way and is no object is a fault, noted once.
 
         To take it for absent would store it, and let the set run on defaults that nobody chose.
@@ -111,7 +116,7 @@ class Reader:
 
     def objects(self, path: str) -> list[Mapping[str, Any]]:
         """Return the objects of a list; an absent list is empty."""
-        value = self._at(path)
+        value = self.value(path)
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
@@ -121,7 +126,7 @@ class Reader:
 
     def text(self, path: str, default: str | None = None) -> str | None:
         """Return a text that is not empty."""
-        value = self._at(path)
+        value = self.value(path)
         if value is None:
             return default
         if not isinstance(value, str) or not value:
@@ -131,7 +136,7 @@ class Reader:
 
     def flag(self, path: str, *, default: bool = False) -> bool:
         """Return true or false."""
-        value = self._at(path)
+        value = self.value(path)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -141,7 +146,7 @@ class Reader:
 
     def whole(self, path: str, *, low: int, high: int, default: int | None = None) -> int | None:
         """Return a whole number within bounds."""
-        value = self._at(path)
+        value = self.value(path)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -149,9 +154,11 @@ class Reader:
             return default
         return value
 
-    def duration(self, path: str, *, high: float, default: float, zero: bool = False) -> float:
-        """Return the seconds of an ISO 8601 duration up to `high`."""
-        value = self._at(path)
+    def duration(
+        self, path: str, *, high: float, default: float, low: float = 0, zero: bool = False
+    ) -> float:
+        """Return the seconds of an ISO 8601 duration within bounds; none is zero unless `zero`."""
+        value = self.value(path)
         if value is None:
             return default
         try:
@@ -159,18 +166,17 @@ class Reader:
         except ValueError as error:
             self.fault(path, f"{path}: {error}")
             return default
-        if seconds > high or (seconds == 0 and not zero):
+        if not low <= seconds <= high or (seconds == 0 and not zero):
+            least = f"at least {low:g} and " if low else "" if zero else "above zero and "
             self.fault(
-                path,
-                f"{path} must be {'at most' if zero else 'above zero and at most'} "
-                f"{high:g} seconds, but is {seconds:g}",
+                path, f"{path} must be {least}at most {high:.0f} seconds, but is {seconds:g}"
             )
             return default
         return seconds
 
     def choice(self, path: str, values: Iterable[str], default: str) -> str:
         """Return one of some words, in its own spelling; case is ignored."""
-        value = self._at(path)
+        value = self.value(path)
         if value is None:
             return default
         words = {word.lower(): word for word in values}

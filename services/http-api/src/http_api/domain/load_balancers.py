@@ -57,8 +57,7 @@ def _read_probe(outer: Reader, place: str, item: Mapping[str, Any]) -> Probe | N
         reader.fault("properties.requestPath", "a Tcp probe has no requestPath")
     if protocol in ("Http", "Https") and path is None:
         reader.fault("properties.requestPath", f"an {protocol} probe needs a requestPath")
-    for fault in reader.faults:
-        outer.fault(f"{place}.{fault.target}", f"{place}: {fault.message}")
+    outer.take(reader, place)
     if reader.faults or port is None or interval is None or threshold is None:
         return None
     return Probe.model_validate(

@@ -1,72 +1,88 @@
-"""The upgrade policy: reading it with Azure's ranges, and writing it out with its defaults."""
+"""The upgrade policy: reading it with its ranges, and writing it out with its defaults."""
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from rollcall_contracts.model import RollingPolicy
+from rollcall_contracts.model import Failure, RollingPolicy
 
-from http_api.domain.documents import Reader
-from http_api.domain.durations import format_duration
+from http_api.domain.documents import Reader, at
+from http_api.domain.fields import fields_of, read_fields, with_defaults, within
+from http_api.domain.shape import AUTOMATIC_POLICY, ROLLING_POLICY, canonical
 
-_POLICY = "properties.upgradePolicy.rollingUpgradePolicy"
+UPGRADE_POLICY = "properties.upgradePolicy"
+ROLLING = f"{UPGRADE_POLICY}.rollingUpgradePolicy"
+AUTOMATIC = f"{UPGRADE_POLICY}.automaticOSUpgradePolicy"
 MODES = ("Manual", "Automatic", "Rolling")
-MAX_PAUSE = 30 * 86_400.0  # seconds; P30D
-DEFAULT = RollingPolicy()
+
+_CONDITION = "a comparison with a number, such as '<= 0.01'"
+_EXPECTED = {
+    "requestPath": "a path that begins with '/'",
+    "server": "an http or https URL, such as http://prometheus:9090",
+    "successCondition": _CONDITION,
+    "failureCondition": _CONDITION,
+}
 
 
-def read_policy(reader: Reader) -> RollingPolicy | None:
-    """Return the rolling policy, or None after noting its faults.
+def read_policy(reader: Reader, place: str = ROLLING) -> RollingPolicy | None:
+    """Return the rolling policy at a place, or None after noting its faults.
 
-    The ranges are those of the mission's decisions: 5-100, 5-100, 0-100, and no batch larger than
-    what may be unhealthy.
+    The ranges are the contract's, from the mission's decisions: 5-100, 5-100, 0-100, and no batch
+    larger than what may be unhealthy.
     """
     before = len(reader.faults)
-    values = {
-        field: reader.whole(f"{_POLICY}.{name}", low=low, high=100, default=20)
-        for field, name, low in (
-            ("max_batch_instance_percent", "maxBatchInstancePercent", 5),
-            ("max_unhealthy_instance_percent", "maxUnhealthyInstancePercent", 5),
-            ("max_unhealthy_upgraded_instance_percent", "maxUnhealthyUpgradedInstancePercent", 0),
-        )
-    }
-    durations = {
-        "pause_time_between_batches": reader.duration(
-            f"{_POLICY}.pauseTimeBetweenBatches", high=MAX_PAUSE, default=0, zero=True
-        ),
-        "health_timeout": reader.duration(
-            f"{_POLICY}.healthTimeout", high=86_400, default=DEFAULT.health_timeout
-        ),
-        "provisioning_timeout": reader.duration(
-            f"{_POLICY}.provisioningTimeout", high=86_400, default=DEFAULT.provisioning_timeout
-        ),
-    }
-    cross_zone = reader.flag(f"{_POLICY}.enableCrossZoneUpgrade")
-    batch = values["max_batch_instance_percent"] or 0
-    unhealthy = values["max_unhealthy_instance_percent"] or 0
+    values = read_fields(reader, place, fields_of(RollingPolicy), expected=_EXPECTED)
+    if len(reader.faults) > before:
+        return None
+    batch, unhealthy = (
+        values.get(name, RollingPolicy.model_fields[name].default)
+        for name in ("max_batch_instance_percent", "max_unhealthy_instance_percent")
+    )
     if batch > unhealthy:
         reader.fault(
-            f"{_POLICY}.maxBatchInstancePercent",
+            within(place, "maxBatchInstancePercent"),
             f"maxBatchInstancePercent ({batch}) must not be above "
             f"maxUnhealthyInstancePercent ({unhealthy})",
         )
-    if len(reader.faults) > before:
-        return None
-    return RollingPolicy.model_validate(
-        {**values, **durations, "enable_cross_zone_upgrade": cross_zone}
+    if values.get("max_surge") and values.get("sliding_batches"):
+        reader.fault(
+            within(place, "maxSurge"),
+            "maxSurge and slidingBatches exclude each other: choose one",
+        )
+    gate = values.get("metric_gate") or {}
+    if "@" in urlsplit(gate.get("server", "")).netloc:
+        reader.fault(
+            within(place, "metricGate.server"),
+            "the URL of the metric gate's server must not carry a user or a password: policies are "
+            "shown and kept in the event log",
+        )
+    return None if len(reader.faults) > before else RollingPolicy.model_validate(values)
+
+
+def policy_from_json(document: Mapping[str, Any]) -> RollingPolicy:
+    """Return a `rollingUpgradePolicy` that stands alone, as in a file. Raises ModelError."""
+    reader = Reader(canonical(document, ROLLING_POLICY))
+    policy = read_policy(reader, place="")
+    reader.finish()
+    return policy or RollingPolicy()
+
+
+def unknown_members(model: Mapping[str, Any]) -> tuple[Failure, ...]:
+    """Return a warning for each member of the policies that nothing acts on: a slip, perhaps."""
+    policies: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        (ROLLING, ROLLING_POLICY),
+        (AUTOMATIC, AUTOMATIC_POLICY),
     )
-
-
-def policy_json(policy: RollingPolicy) -> dict[str, Any]:
-    """Return a rolling policy as the API writes it."""
-    return {
-        "maxBatchInstancePercent": policy.max_batch_instance_percent,
-        "maxUnhealthyInstancePercent": policy.max_unhealthy_instance_percent,
-        "maxUnhealthyUpgradedInstancePercent": policy.max_unhealthy_upgraded_instance_percent,
-        "pauseTimeBetweenBatches": format_duration(policy.pause_time_between_batches),
-        "enableCrossZoneUpgrade": policy.enable_cross_zone_upgrade,
-        "healthTimeout": format_duration(policy.health_timeout),
-        "provisioningTimeout": format_duration(policy.provisioning_timeout),
-    }
+    return tuple(
+        Failure(
+            code="UnknownProperty",
+            message=f"{name} is kept, but nothing acts on it: is it misspelled?",
+            target=f"{place}.{name}",
+        )
+        for place, known in policies
+        for name in (at(model, place) or {})
+        if name not in known
+    )
 
 
 def upgrade_policy_json(stored: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -77,14 +93,18 @@ def upgrade_policy_json(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     policy = dict(stored or {})
     return {
         "mode": "Manual",
+        "maintenanceWindows": [],
         **policy,
-        "rollingUpgradePolicy": {
-            **policy_json(DEFAULT),
-            **(policy.get("rollingUpgradePolicy") or {}),
-        },
+        "rollingUpgradePolicy": with_defaults(
+            policy.get("rollingUpgradePolicy") or {}, fields_of(RollingPolicy)
+        ),
         "automaticOSUpgradePolicy": {
             "enableAutomaticOSUpgrade": False,
             "disableAutomaticRollback": False,
+            "useRollingUpgradePolicy": True,
+            "osRollingUpgradeDeferral": False,
+            "minimumImageAge": "PT0S",
+            "holdFaultedVersions": True,
             **(policy.get("automaticOSUpgradePolicy") or {}),
         },
     }

@@ -4,14 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rollcall_contracts.model import LATEST, Failure, ImageReference, Probe
+from rollcall_contracts.model import LATEST, Failure, ImageReference, Probe, RollingPolicy
 
 from http_api.domain.documents import Reader, at
 
 _PROFILE = "properties.virtualMachineProfile"
 _IMAGE = f"{_PROFILE}.storageProfile.imageReference"
+_DATA_DISKS = f"{_PROFILE}.storageProfile.dataDisks"
 _OS_DISK = f"{_PROFILE}.storageProfile.osDisk"
-_ENABLE = "properties.upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade"
+_UPDATES = f"{_PROFILE}.osProfile.windowsConfiguration.enableAutomaticUpdates"
+_PATCH_MODES = tuple(
+    f"{_PROFILE}.osProfile.{system}Configuration.patchSettings.patchMode"
+    for system in ("windows", "linux")
+)
 SLOW_PROBE = 120  # seconds (M31)
 
 MUST_BE_LATEST = (
@@ -21,6 +26,11 @@ MUST_BE_LATEST = (
 NO_HEALTH_SOURCE = (
     "Automatic OS Upgrade is not supported for this Virtual Machine Scale Set because a health "
     "probe or health extension was not specified."
+)
+UPDATES_INSIDE = (
+    "windowsConfiguration.enableAutomaticUpdates cannot be set to true if "
+    "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade is already true, starting "
+    "from APIversion 2019-03-01"
 )
 
 
@@ -54,6 +64,50 @@ def check_automatic_upgrade(
             "Automatic OS Upgrade cannot be enabled for a model with OS disk encryption: remove "
             f"{encryption} or leave enableAutomaticOSUpgrade false",
             "BadRequest",
+        )
+    _check_patching(reader)
+
+
+def _check_patching(reader: Reader) -> None:
+    """Note what would patch the OS from inside: only one of both may (azure-aws-gcp.md 1.9)."""
+    if reader.flag(_UPDATES):
+        reader.fault(_UPDATES, UPDATES_INSIDE, "BadRequest")
+    for path in _PATCH_MODES:
+        if str(at(reader.document, path)).lower() == "automaticbyplatform":
+            reader.fault(
+                path,
+                f"{path.rpartition('osProfile.')[2]} must not be AutomaticByPlatform where "
+                "enableAutomaticOSUpgrade is true: choose another patchMode",
+                "BadRequest",
+            )
+
+
+def check_surge(reader: Reader, policy: RollingPolicy | None, *, had_disks: bool) -> None:
+    """Note what does not go with new instances in the place of old ones (azure-aws-gcp.md 1.12).
+
+    `had_disks`: by the model before, the set's instances have data disks. Where a model names none,
+    each has one, unless the set was made with maxSurge.
+    """
+    if policy is None or not policy.max_surge:
+        return
+    if at(reader.document, _DATA_DISKS):
+        reader.fault(
+            _DATA_DISKS,
+            "maxSurge deletes instances with their disks, and data disks are never lost: take "
+            "dataDisks out of the model, or leave maxSurge false",
+            "BadRequest",
+        )
+    elif had_disks and at(reader.document, _DATA_DISKS) is None:
+        reader.fault(
+            _DATA_DISKS,
+            "the instances of this set have data disks (one of lun 0 where the model names none), "
+            "and maxSurge would delete them: write dataDisks [] to say that nothing on them is "
+            "needed, or leave maxSurge false",
+            "BadRequest",
+        )
+    if reader.flag("properties.overprovision"):
+        reader.fault(
+            "properties.overprovision", "overprovision must be false with maxSurge", "BadRequest"
         )
 
 

@@ -16,17 +16,28 @@ from rollcall_contracts.model import (
 
 from http_api.domain.documents import Reader, at
 from http_api.domain.load_balancers import LoadBalancer
-from http_api.domain.policy import MODES, read_policy
+from http_api.domain.policy import (
+    AUTOMATIC,
+    MODES,
+    ROLLING,
+    UPGRADE_POLICY,
+    read_policy,
+    unknown_members,
+)
 from http_api.domain.resource_ids import probe_parts
-from http_api.domain.rules import Health, check_automatic_upgrade, check_health
+from http_api.domain.rules import Health, check_automatic_upgrade, check_health, check_surge
+from http_api.domain.schedule import read_hooks, read_windows
 
 PROFILE = "properties.virtualMachineProfile"
 IMAGE = f"{PROFILE}.storageProfile.imageReference"
 PROBE = f"{PROFILE}.networkProfile.healthProbe.id"
 EXTENSIONS = f"{PROFILE}.extensionProfile.extensions"
-_AUTOMATIC = "properties.upgradePolicy.automaticOSUpgradePolicy"
+DATA_DISKS = f"{PROFILE}.storageProfile.dataDisks"
 MAX_CAPACITY = 100_000
 MAX_EXTENSION_SECONDS = 5_400.0  # 90 minutes, as in Azure
+MAX_IMAGE_AGE = 30 * 86_400.0  # seconds
+SERVICE_FABRIC = ("servicefabricnode", "servicefabriclinuxnode")
+UPDATE_DOMAINS = 5  # of a Service Fabric set, as in Azure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +72,30 @@ def read_scale_set(
     sealed: Sealed,
     balancer: LoadBalancer | None,
     rules: Rules,
+    had_disks: bool = False,
 ) -> tuple[ScaleSetSpec, tuple[Failure, ...]]:
     """Return the spec of a whole model, with warnings about what is accepted but unwise.
 
-    `balancer` is the load balancer that `probe_reference` names, if it exists. Raises ModelError,
-    which lists every fault with its place.
+    `balancer` is the load balancer that `probe_reference` names, if it exists. `had_disks` is what
+    `has_data_disks` says of the model before, if there was one. Raises ModelError, which lists
+    every fault with its place.
     """
     reader = Reader(model)
     location = reader.text("location")
     capacity = reader.whole("sku.capacity", low=0, high=MAX_CAPACITY)
     _require(reader, "location", "sku.capacity")
-    reader.choice("properties.upgradePolicy.mode", MODES, MODES[0])
+    reader.choice(f"{UPGRADE_POLICY}.mode", MODES, MODES[0])
     policy = read_policy(reader)
-    automatic = reader.flag(f"{_AUTOMATIC}.enableAutomaticOSUpgrade")
-    no_rollback = reader.flag(f"{_AUTOMATIC}.disableAutomaticRollback")
+    check_surge(reader, policy, had_disks=had_disks)
+    automatic = reader.flag(f"{AUTOMATIC}.enableAutomaticOSUpgrade")
+    no_rollback = reader.flag(f"{AUTOMATIC}.disableAutomaticRollback")
+    reader.flag(f"{AUTOMATIC}.useRollingUpgradePolicy")  # kept: the set's own is always used
+    deferral = reader.flag(f"{AUTOMATIC}.osRollingUpgradeDeferral")
+    image_age = reader.duration(
+        f"{AUTOMATIC}.minimumImageAge", high=MAX_IMAGE_AGE, default=0, zero=True
+    )
+    hold_faulted = reader.flag(f"{AUTOMATIC}.holdFaultedVersions", default=True)
+    hooks, windows = read_hooks(reader), read_windows(reader)
     image = _image(reader, automatic=automatic)
     health = _health(reader, balancer)
     if automatic:
@@ -89,9 +110,9 @@ def read_scale_set(
         computer_name_prefix=reader.text(f"{PROFILE}.osProfile.computerNamePrefix") or name,
         sealed_custom_data=sealed.custom_data,
         extensions=_extensions(reader, sealed),
-        data_disks=_data_disks(reader),
+        data_disks=_data_disks(reader, default=() if policy and policy.max_surge else (0,)),
     )
-    zones = _zones(reader)
+    zones, domains = _zones(reader), _update_domains(reader)
     reader.finish()
     spec = ScaleSetSpec(
         scale_set=id,
@@ -102,11 +123,23 @@ def read_scale_set(
         image=image or ImageReference(publisher="", offer="", sku=""),
         automatic_os_upgrade=automatic,
         disable_automatic_rollback=no_rollback,
+        os_rolling_upgrade_deferral=deferral,
+        minimum_image_age=image_age,
+        hold_faulted_versions=hold_faulted,
         policy=policy or RollingPolicy(),
+        lifecycle_hooks=hooks,
+        maintenance_windows=windows,
+        update_domains=domains,
         probe=health.probe,
         provisioning=provisioning,
     )
-    return spec, warnings
+    return spec, warnings + unknown_members(model)
+
+
+def has_data_disks(model: Mapping[str, Any]) -> bool:
+    """Say whether instances of a model have data disks, named or not."""
+    named = at(model, DATA_DISKS)
+    return at(model, f"{ROLLING}.maxSurge") is not True if named is None else bool(named)
 
 
 def _require(reader: Reader, *paths: str) -> None:
@@ -179,10 +212,15 @@ def _extensions(reader: Reader, sealed: Sealed) -> tuple[Extension, ...]:
     return tuple(found.values())
 
 
-def _data_disks(reader: Reader) -> tuple[int, ...]:
-    path = f"{PROFILE}.storageProfile.dataDisks"
+def _data_disks(reader: Reader, *, default: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the data disks' luns.
+
+    By default each instance has one, so that an application always has a place for its data; not
+    where a surge would delete it.
+    """
+    path = DATA_DISKS
     if at(reader.document, path) is None:
-        return (0,)  # each instance has one, so that an application always has a place for its data
+        return default
     luns: list[int] = []
     for index, item in enumerate(reader.objects(path)):
         lun = item.get("lun")
@@ -193,6 +231,20 @@ def _data_disks(reader: Reader) -> tuple[int, ...]:
         else:
             luns.append(lun)
     return tuple(luns)
+
+
+def _update_domains(reader: Reader) -> int:
+    """Return in how many update domains a Service Fabric set is upgraded (M33); else 0."""
+    count = reader.whole(
+        "properties.platformUpdateDomainCount", low=1, high=20, default=UPDATE_DOMAINS
+    )
+    extensions = at(reader.document, EXTENSIONS)
+    for item in extensions if isinstance(extensions, list) else []:
+        publisher = str(at(item, "properties.publisher")).lower()
+        kind = str(at(item, "properties.type")).lower()
+        if publisher == "microsoft.azure.servicefabric" and kind in SERVICE_FABRIC:
+            return count or UPDATE_DOMAINS
+    return 0
 
 
 def _zones(reader: Reader) -> tuple[str, ...]:

@@ -1,12 +1,18 @@
 """The names and types of the properties that Rollcall acts on, for bodies that spell otherwise.
 
 ARM matches property names without regard to case, and templates send `"true"` and `"20"` for true
-and 20. What is not named here is kept exactly as it came.
+and 20. A duration may be a number of seconds; clients always see ISO 8601. What is not named here
+is kept exactly as it came.
 """
 
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeAlias
+
+from rollcall_contracts.model import RollingPolicy
+
+from http_api.domain.durations import format_duration
+from http_api.domain.fields import Field, Kind, fields_of
 
 
 class Leaf(Enum):
@@ -15,36 +21,64 @@ class Leaf(Enum):
     ANY = "any"  # kept as it is
     FLAG = "flag"
     WHOLE = "whole"
+    DURATION = "duration"
 
 
 Shape: TypeAlias = "Leaf | Mapping[str, Shape] | tuple[Shape]"  # a tuple is a list of that shape
 
 _ID: Shape = {"id": Leaf.ANY}
 _IMAGE: Shape = dict.fromkeys(("id", "publisher", "offer", "sku", "version"), Leaf.ANY)
+
+
+def _shape_of(fields: tuple[Field, ...]) -> Mapping[str, Shape]:
+    leaves = {Kind.FLAG: Leaf.FLAG, Kind.WHOLE: Leaf.WHOLE, Kind.DURATION: Leaf.DURATION}
+    return {
+        field.key: _shape_of(field.fields)
+        if field.kind is Kind.OBJECT
+        else leaves.get(field.kind, Leaf.ANY)
+        for field in fields
+    }
+
+
+ROLLING_POLICY = _shape_of(fields_of(RollingPolicy))
+AUTOMATIC_POLICY: Mapping[str, Shape] = {
+    "enableAutomaticOSUpgrade": Leaf.FLAG,
+    "disableAutomaticRollback": Leaf.FLAG,
+    "useRollingUpgradePolicy": Leaf.FLAG,
+    "osRollingUpgradeDeferral": Leaf.FLAG,
+    "minimumImageAge": Leaf.DURATION,
+    "holdFaultedVersions": Leaf.FLAG,
+}
+MAINTENANCE_WINDOW: Mapping[str, Shape] = {
+    "startDateTime": Leaf.ANY,
+    "timeZone": Leaf.ANY,
+    "duration": Leaf.DURATION,
+    "recurEvery": Leaf.ANY,
+    "expirationDateTime": Leaf.ANY,
+}
 _UPGRADE_POLICY: Shape = {
     "mode": Leaf.ANY,
-    "rollingUpgradePolicy": {
-        "maxBatchInstancePercent": Leaf.WHOLE,
-        "maxUnhealthyInstancePercent": Leaf.WHOLE,
-        "maxUnhealthyUpgradedInstancePercent": Leaf.WHOLE,
-        "pauseTimeBetweenBatches": Leaf.ANY,
-        "enableCrossZoneUpgrade": Leaf.FLAG,
-        "healthTimeout": Leaf.ANY,
-        "provisioningTimeout": Leaf.ANY,
-    },
-    "automaticOSUpgradePolicy": {
-        "enableAutomaticOSUpgrade": Leaf.FLAG,
-        "disableAutomaticRollback": Leaf.FLAG,
-        "useRollingUpgradePolicy": Leaf.FLAG,
-        "osRollingUpgradeDeferral": Leaf.FLAG,
-    },
+    "rollingUpgradePolicy": ROLLING_POLICY,
+    "automaticOSUpgradePolicy": AUTOMATIC_POLICY,
+    "maintenanceWindows": (MAINTENANCE_WINDOW,),
 }
+_LIFECYCLE_HOOKS: Shape = {
+    "lifecycleHooks": (
+        {"type": Leaf.ANY, "waitDuration": Leaf.DURATION, "defaultAction": Leaf.ANY},
+    )
+}
+_PATCH_SETTINGS: Shape = {"patchMode": Leaf.ANY}
 _PROFILE: Shape = {
     "osProfile": {
         "computerNamePrefix": Leaf.ANY,
         "adminPassword": Leaf.ANY,
         "customData": Leaf.ANY,
-        "windowsConfiguration": {"additionalUnattendContent": ({"content": Leaf.ANY},)},
+        "windowsConfiguration": {
+            "additionalUnattendContent": ({"content": Leaf.ANY},),
+            "enableAutomaticUpdates": Leaf.FLAG,
+            "patchSettings": _PATCH_SETTINGS,
+        },
+        "linuxConfiguration": {"patchSettings": _PATCH_SETTINGS},
     },
     "storageProfile": {
         "imageReference": _IMAGE,
@@ -81,6 +115,8 @@ SCALE_SET: Shape = {
         "rollcall": Leaf.ANY,
         "singlePlacementGroup": Leaf.FLAG,
         "overprovision": Leaf.FLAG,
+        "platformUpdateDomainCount": Leaf.WHOLE,
+        "lifecycleHooksProfile": _LIFECYCLE_HOOKS,
         "upgradePolicy": _UPGRADE_POLICY,
         "virtualMachineProfile": _PROFILE,
     },
@@ -121,6 +157,8 @@ def canonical(value: Any, shape: Shape) -> Any:
             return int(value)
         case Leaf.WHOLE, float() if value.is_integer():
             return int(value)
+        case Leaf.DURATION, int() | float() if not isinstance(value, bool) and value >= 0:
+            return format_duration(value)
         case (item,), list():
             return [canonical(each, item) for each in value]
         case Mapping(), dict():

@@ -93,6 +93,7 @@ def scale_set_json(stored: StoredScaleSet, state: FleetState) -> dict[str, Any]:
         "type": SCALE_SETS,
         **{key: value for key, value in stored.model.items() if key != "properties"},
         "properties": {
+            "lifecycleHooksProfile": {"lifecycleHooks": []},
             **properties,
             "upgradePolicy": upgrade_policy_json(properties.get("upgradePolicy")),
             "provisioningState": provisioning_state(stored.capacity, state.phases),

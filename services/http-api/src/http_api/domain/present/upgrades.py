@@ -7,7 +7,7 @@ from typing import Any
 
 from rollcall_contracts.model import RollingPolicy
 
-from http_api.domain.policy import policy_json
+from http_api.domain.fields import to_json
 from http_api.domain.resource_ids import SCALE_SETS
 
 _TYPE = f"{SCALE_SETS}/rollingUpgrades"
@@ -91,7 +91,7 @@ def latest_json(
     """Return rollingUpgrades/latest; `cancelled_at` is when a person asked to stop, if one did."""
     acted_at = cancelled_at or upgrade.started_at
     properties: dict[str, Any] = {
-        "policy": policy_json(RollingPolicy.model_validate(upgrade.policy)),
+        "policy": to_json(RollingPolicy.model_validate(upgrade.policy)),
         "runningStatus": {
             "code": upgrade.status,
             "startTime": upgrade.started_at.isoformat(),
@@ -125,7 +125,7 @@ def upgrade_json(
         "error": None if upgrade.error is None else _error_json(upgrade.error),
         "cancelRequested": upgrade.cancel_requested,
         "targetImageReference": _image_json(upgrade),
-        "policy": policy_json(RollingPolicy.model_validate(upgrade.policy)),
+        "policy": to_json(RollingPolicy.model_validate(upgrade.policy)),
         "progress": _progress_json(upgrade),
         "rollbackInfo": _rollback_json(upgrade),
         "batches": [_batch_json(batch) for batch in batches],
