@@ -24,7 +24,7 @@ from instance_agent.settings import Settings
 from instance_agent.stop_instances import stop_all
 from rollcall_cli.sample_image import build_image
 from rollcall_contracts.events import Event
-from rollcall_contracts.model import Extension, Image, Provisioning
+from rollcall_contracts.model import Drain, Extension, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
 
@@ -108,7 +108,9 @@ def job(operation: Operation, attempt: int, source: Image | None) -> Job:
         sealed_custom_data=seal(KEY, base64.b64encode(SCRIPT.encode()).decode()),
         extensions=(Extension(name="e", settings={"commandToExecute": EXTENSION}),),
     )
-    return Job(order=order, image=source, provisioning=provisioning)
+    # The application knows of no drain, and answers 200 to this: what counts are the points.
+    drain = Drain(request_path="/health", deadline=30)
+    return Job(order=order, image=source, provisioning=provisioning, drain=drain)
 
 
 async def work(folder: Path, jobs: list[Job], killer: Killer | None) -> list[Event]:

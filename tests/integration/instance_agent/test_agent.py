@@ -5,8 +5,10 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import sys
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,7 +39,7 @@ from rollcall_contracts.events import (
     parse,
     routing_key,
 )
-from rollcall_contracts.model import FailureCode, Image, Provisioning
+from rollcall_contracts.model import Drain, FailureCode, Image, Provisioning
 from rollcall_kit.broker import EXCHANGE, Broker, QueueSpec
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
@@ -62,6 +64,7 @@ class Control:
             "ROLLCALL_SECRETS_KEY": KEY,
             "ROLLCALL_STOP_GRACE": "2",
             "ROLLCALL_HEARTBEAT_INTERVAL": "0.2",
+            "ROLLCALL_AGENT_CAPACITY": "40",
         }
         self.settings = Settings.model_validate({"host": HOST, "state_dir": folder / "agent"})
         self.exchange: aio_pika.abc.AbstractExchange
@@ -97,8 +100,11 @@ class Control:
     def of(self, *kinds: type[Event]) -> list[Event]:
         return [report for report in self.reports if isinstance(report, kinds)]
 
-    def image(self, version: str) -> Image:
+    def image(self, version: str, init: Path | None = None) -> Image:
         path = build_image(self.folder / f"{version}.tar.gz", version)
+        if init is not None:
+            with tarfile.open(path, "w:gz") as tar:
+                tar.add(init, "init", filter=executable)
         content = path.read_bytes()
         return Image(
             publisher="P",
@@ -133,6 +139,11 @@ class Control:
             if values["ROLLCALL_DATA_DIR"].startswith(str(self.folder.resolve()))
             and "ROLLCALL_SCRIPT" not in values
         }
+
+
+def executable(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mode = 0o755
+    return member
 
 
 @pytest.fixture
@@ -180,6 +191,7 @@ def provisioning(generation: int) -> Provisioning:
 
 async def test_requests_become_reports(control: Control) -> None:
     v1, v2 = control.image("1.0.0"), control.image("2.0.0")
+    assert control.of(AgentSeen)[0] == AgentSeen(host=HOST, driver="process", capacity=40)
     await control.ask(ImageFetchRequested(scale_set=SET, host=HOST, upgrade_id="u", image=v1))
     await eventually(lambda: control.of(ImageFetched))
     bad = v2.model_copy(update={"sha256": "0" * 64})
@@ -275,6 +287,57 @@ async def test_kill_9_in_the_middle_of_a_swap_acts_once(control: Control, step: 
         assert control.lines(record.instance_id, "scripts").count("2.0.0") in (1, 2)
     journal.close()
     assert len(control.pids()) == 6
+
+
+async def test_kill_9_in_the_middle_of_a_drain_does_not_begin_its_time_anew(
+    control: Control,
+) -> None:
+    app = Path(__file__).with_name("draining_app.py")
+    v1, v2 = control.image("1.0.0", app), control.image("2.0.0")
+    await control.ask(
+        InstancesCreateRequested(
+            scale_set=SET,
+            host=HOST,
+            instances=orders(1, 1),
+            image=v1,
+            provisioning=Provisioning(generation=1),
+        )
+    )
+    await eventually(lambda: control.of(InstanceCreated))
+    (top,) = (control.folder / "agent" / "instances").iterdir()
+    data = top / "data" / "0"
+    await eventually((data / "listens").exists)
+    await control.ask(
+        InstancesUpgradeRequested(
+            scale_set=SET,
+            host=HOST,
+            instances=orders(1, 2),
+            image=v2,
+            provisioning=Provisioning(generation=2),
+            drain=Drain(request_path="/drain", deadline=8),
+        )
+    )
+
+    def posts() -> list[float]:
+        lines = (data / "posts").read_text().splitlines() if (data / "posts").exists() else []
+        return [float(line.split()[0]) for line in lines]
+
+    await eventually(lambda: len(posts()) >= 4)
+    await control.kill_agent()
+    asked = len(posts())
+    journal = open_journal(control.settings)
+    (before,) = journal.all()
+    assert before.draining is not None
+    assert before.draining.answered
+    await control.start_agent()
+    await eventually(lambda: len(posts()) > asked)
+    (after,) = journal.all()
+    assert after.draining == before.draining
+    journal.close()
+    (upgraded,) = await eventually(lambda: control.of(InstanceUpgraded), timeout=20)
+    assert isinstance(upgraded, InstanceUpgraded)
+    assert re.match(r"not drained in 8\.\d s, stopped all the same", upgraded.reason)
+    assert 4 < posts()[-1] - posts()[0] <= 8.5
 
 
 async def test_a_second_agent_in_the_same_folder_is_refused(control: Control) -> None:

@@ -1,10 +1,12 @@
 """The journal's transitions, as a table and as properties of any course of requests."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from instance_agent.domain.drain import Draining
 from instance_agent.domain.record import (
     PLANS,
     Answered,
@@ -26,6 +28,8 @@ from instance_agent.domain.record import (
 from rollcall_contracts.events import InstanceFailed, InstanceRestored, InstanceUpgraded
 from rollcall_contracts.model import Failure
 
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+DRAINING = Draining(began=T0, until=T0 + timedelta(seconds=60))
 FAILURE = Failure(code="X", message="why")
 
 
@@ -83,10 +87,10 @@ def test_a_commit_ends_the_way_back() -> None:
     assert commit(UPGRADED, 1) == Stale(known=2)
 
 
-@pytest.mark.parametrize("steps", range(7))
+@pytest.mark.parametrize("steps", range(8))
 def test_a_restore_of_an_upgrade_that_failed_anywhere_leads_to_the_old_disk(steps: int) -> None:
     failed = fail(work(CREATED, order(Operation.UPGRADE, 2, "v2"), steps), FAILURE)
-    swapped = steps >= 3
+    swapped = steps >= 4
     assert isinstance(failed.report, InstanceFailed)
     assert failed.report.version == ("v2" if swapped else "v1")
     restored = done(failed, order(Operation.RESTORE, 3))
@@ -128,6 +132,30 @@ def test_a_half_done_operation_goes_on_with_its_next_step(operation: Operation) 
         again = begin(record, asked)
         assert again == record
         assert remaining(record) == plan[steps:]
+
+
+def test_an_instance_is_drained_when_all_else_is_ready_and_right_before_it_stops() -> None:
+    for operation, before in ((Operation.UPGRADE, Step.PREPARED), (Operation.DELETE, None)):
+        plan = PLANS[operation]
+        at = plan.index(Step.DRAINED)
+        assert plan[at + 1] is Step.STOPPED
+        assert (plan[at - 1] if at else None) is before
+    assert not {Step.DRAINED} & {*PLANS[Operation.CREATE], *PLANS[Operation.RESTORE]}
+
+
+def test_what_is_known_of_a_drain_ends_with_it() -> None:
+    half = work(CREATED, order(Operation.UPGRADE, 2, "v2"), 1)
+    draining = replace(half, draining=DRAINING, note="told")
+    assert begin(draining, order(Operation.UPGRADE, 2, "v2")) == draining  # goes on
+    drained = advance(draining, Step.DRAINED)
+    assert (drained.draining, drained.note) == (None, "told")
+    failed = fail(drained, FAILURE)
+    assert failed.report is not None
+    assert failed.report.reason == "told"
+    for operation in (Operation.UPGRADE, Operation.RESTORE, Operation.DELETE):
+        next_one = begin(draining, order(operation, 3, "v3"))
+        assert isinstance(next_one, Record)
+        assert (next_one.draining, next_one.note) == (None, "")
 
 
 def test_a_name_of_a_version_cannot_leave_its_folder() -> None:

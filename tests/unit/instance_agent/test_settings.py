@@ -20,3 +20,12 @@ def test_a_range_that_is_none_is_refused(text: str) -> None:
 def test_a_host_name_must_fit_a_routing_key(host: str) -> None:
     with pytest.raises(ValidationError, match="host"):
         Settings.model_validate({"host": host})
+
+
+def test_room_is_unknown_unless_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().agent_capacity is None
+    monkeypatch.setenv("ROLLCALL_AGENT_CAPACITY", "12")
+    assert Settings().agent_capacity == 12
+    monkeypatch.setenv("ROLLCALL_AGENT_CAPACITY", "-1")
+    with pytest.raises(ValidationError, match="agent_capacity"):
+        Settings()

@@ -5,6 +5,7 @@ import os
 from functools import partial
 
 from rollcall_contracts.events import (
+    AgentSeen,
     ImageFetchRequested,
     InstancesCommitRequested,
     InstancesCreateRequested,
@@ -57,8 +58,9 @@ def build(settings: Settings) -> Service:
         background=[
             partial(
                 handlers.heartbeat,
-                host=settings.host,
-                driver=host.driver.name,
+                seen=AgentSeen(
+                    host=settings.host, driver=host.driver.name, capacity=settings.agent_capacity
+                ),
                 interval=settings.heartbeat_interval,
             ),
             partial(handlers.watch_power, host=host, interval=settings.heartbeat_interval),

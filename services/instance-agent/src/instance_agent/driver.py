@@ -37,7 +37,7 @@ class Endpoint:
     """Where the instance's application listens: part of its identity, kept across upgrades."""
 
     address: str
-    port: int
+    port: int  # the one that the driver mapped; 0: it maps none, so the model's ports count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,19 +56,26 @@ async def _carry_out(request: Request, order: InstanceOrder, context: Context, h
     match request:
         case InstancesCommitRequested():
             await host.commit(_order(request, order, Operation.UPGRADE))
-        case InstancesCreateRequested() | InstancesUpgradeRequested():
-            create = isinstance(request, InstancesCreateRequested)
+        case InstancesCreateRequested():
             job = Job(
-                order=_order(request, order, Operation.CREATE if create else Operation.UPGRADE),
+                order=_order(request, order, Operation.CREATE),
                 image=request.image,
                 provisioning=request.provisioning,
+            )
+            await host.carry_out(job, context.report)
+        case InstancesUpgradeRequested():
+            job = Job(
+                order=_order(request, order, Operation.UPGRADE),
+                image=request.image,
+                provisioning=request.provisioning,
+                drain=request.drain,
             )
             await host.carry_out(job, context.report)
         case InstancesRestoreRequested():
             job = Job(order=_order(request, order, Operation.RESTORE))
             await host.carry_out(job, context.report)
         case InstancesDeleteRequested():
-            job = Job(order=_order(request, order, Operation.DELETE))
+            job = Job(order=_order(request, order, Operation.DELETE), drain=request.drain)
             await host.carry_out(job, context.report)
         case _:
             assert_never(request)
@@ -102,10 +109,10 @@ async def fetch(event: ImageFetchRequested, host: Host) -> ImageFetched | ImageF
     return ImageFetched(scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id)
 
 
-async def heartbeat(context: Context, *, host: str, driver: str, interval: float) -> None:
+async def heartbeat(context: Context, *, seen: AgentSeen, interval: float) -> None:
     """Say at the start and every `interval` seconds that this host takes requests."""
     while True:
-        await context.report(AgentSeen(host=host, driver=driver))
+        await context.report(seen)
         await asyncio.sleep(interval)
 
 

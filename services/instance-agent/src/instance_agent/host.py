@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import assert_never
 
 import structlog
 from rollcall_contracts.events import Event, InstanceDeleted, InstanceFailed
-from rollcall_contracts.model import Failure, FailureCode, Image, Provisioning
+from rollcall_contracts.model import Drain, Failure, FailureCode, Image, Provisioning
 
+from instance_agent import drain
+from instance_agent.domain.drain import DrainEnd
 from instance_agent.domain.record import (
     Answered,
     Disk,
@@ -28,11 +31,11 @@ from instance_agent.domain.record import (
     remaining,
     succeed,
 )
-from instance_agent.driver import Driver, InstanceRef
+from instance_agent.driver import Driver, Endpoint, InstanceRef
 from instance_agent.failures import OperationFailed
 from instance_agent.images import ImageCache
 from instance_agent.journal import Journal
-from instance_agent.metrics import operations
+from instance_agent.metrics import drains, operations
 from instance_agent.power import PowerWatch
 from instance_agent.provisioning import Provisioner
 
@@ -48,6 +51,7 @@ class Job:
     order: Order
     image: Image | None = None
     provisioning: Provisioning | None = None
+    drain: Drain | None = None
 
 
 @dataclass(slots=True)
@@ -168,7 +172,7 @@ class Host:
             operations.labels(record.operation, "succeeded").inc()
             if record.operation is Operation.DELETE:
                 self.journal.remove(record.scale_set, record.instance_id)
-                await report(_deleted(job.order))
+                await report(_deleted(job.order, record.note))
                 return
             record = self.journal.save(succeed(record))
             if record.report is not None:
@@ -218,6 +222,8 @@ class Host:
             case Step.PREPARED:
                 async with self._working:
                     await self._prepare(ref, _target(record), job)
+            case Step.DRAINED:
+                return await self._drain(record, job)
             case Step.STOPPED:
                 self.power.forget(ref)
                 async with self._working:
@@ -245,6 +251,31 @@ class Host:
             image = await self.images.fetch(job.image)
             await self.driver.prepare(ref, disk, image, job.provisioning.data_disks)
 
+    async def _drain(self, record: Record, job: Job) -> Record:
+        """Have the instance emptied, where that is asked for and it runs; never held against it."""
+        ref = ref_of(record)
+        if job.drain is None or not await self._runs(ref):
+            return record
+        url = drain.url_of(job.drain, Endpoint(address=record.address, port=record.port))
+        if url is None:
+            return replace(record, note="not drained: neither driver nor model say on which port")
+        # Written down before the first question: an agent after this one goes by the same clock.
+        draining = record.draining or drain.begin(job.drain)
+        record = self.journal.save(replace(record, draining=draining))
+        hook = drain.Hook(
+            url=url,
+            keep=lambda now_known: self.journal.save(replace(record, draining=now_known)),
+            is_running=partial(self._runs, ref),
+        )
+        end, note = await drain.empty(hook, draining)
+        drains.labels(end.value).inc()
+        level = log.info if end in (DrainEnd.EMPTY, DrainEnd.STOPPED) else log.warning
+        level("instance_drained", instance=ref.instance_id, outcome=end.value, note=note)
+        return replace(record, note=note)
+
+    async def _runs(self, ref: InstanceRef) -> bool:
+        return (await self.driver.observe(ref)).running
+
     async def _start(self, record: Record, disk: Disk, report: Report) -> Record:
         ref = ref_of(record)
         async with self._working:
@@ -262,7 +293,7 @@ class Host:
                 ref, _target(record), extension, number, datetime.now(UTC)
             )
             record = self.journal.save(replace(record, extensions_done=number + 1))
-        if not (await self.driver.observe(ref)).running:
+        if not await self._runs(ref):
             raise OperationFailed(
                 FailureCode.START,
                 f"the instance stopped soon after its start: {await self.driver.console(ref)}",
@@ -284,9 +315,12 @@ def _target(record: Record) -> Disk:
     return record.target
 
 
-def _deleted(order: Order) -> InstanceDeleted:
+def _deleted(order: Order, note: str = "") -> InstanceDeleted:
     return InstanceDeleted(
-        scale_set=order.scale_set, instance_id=order.instance_id, attempt=order.attempt
+        scale_set=order.scale_set,
+        instance_id=order.instance_id,
+        attempt=order.attempt,
+        reason=note,
     )
 
 

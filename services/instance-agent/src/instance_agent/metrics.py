@@ -12,3 +12,8 @@ image_failures = Counter(
     "Requests for an image that this host could not meet, by the code of the failure",
     ["code"],
 )
+drains = Counter(
+    "rollcall_instance_drains_total",
+    "Instances that were asked to empty themselves, by how that ended",
+    ["outcome"],
+)

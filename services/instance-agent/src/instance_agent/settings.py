@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     max_download_bytes: Annotated[int, Field(gt=0)] = GIB  # of one extension's file
     cached_images: Annotated[int, Field(ge=1)] = 5  # the most recently used ones are kept
     concurrency: Annotated[int, Field(ge=1)] = 64  # instances worked on at once, scripts apart
+    # How many instances this host has room for, made ones included; without it nobody counts.
+    agent_capacity: Annotated[int, Field(ge=0)] | None = None
     heartbeat_interval: Annotated[float, Field(gt=0)] = 5
 
     @property

@@ -20,6 +20,8 @@ from rollcall_contracts.events import (
 )
 from rollcall_contracts.model import Failure, FailureCode, Power
 
+from instance_agent.domain.drain import Draining
+
 
 class Operation(StrEnum):
     """What can be asked for one instance, apart from commit, which is done in one step."""
@@ -35,6 +37,7 @@ class Step(StrEnum):
 
     BEGUN = "begun"  # the request was read; the instance is as it was
     PREPARED = "prepared"  # the new OS disk lies ready beside the old one, which still runs
+    DRAINED = "drained"  # the application is empty, or is not waited for
     STOPPED = "stopped"  # the instance does not run
     SWAPPED = "swapped"  # the new OS disk is in place
     STARTED = "started"  # it was started from it
@@ -54,10 +57,11 @@ _NEW_DISK = (
 
 PLANS: Mapping[Operation, tuple[Step, ...]] = {
     Operation.CREATE: _NEW_DISK,
-    Operation.UPGRADE: _NEW_DISK,
+    # Drained last before it stops: it is out of service no longer than it must be.
+    Operation.UPGRADE: (Step.PREPARED, Step.DRAINED, *_NEW_DISK[1:]),
     # Scripts ran on this disk already (M43).
     Operation.RESTORE: (Step.STOPPED, Step.SWAPPED, Step.STARTED),
-    Operation.DELETE: (Step.STOPPED,),
+    Operation.DELETE: (Step.DRAINED, Step.STOPPED),
 }
 
 
@@ -79,6 +83,8 @@ class Record:
     attempt: int
     operation: Operation
     step: Step = Step.BEGUN
+    draining: Draining | None = None  # while the application is being emptied
+    note: str = ""  # what else the report of the running operation says
     extensions_done: int = 0
     disk: Disk | None = None  # in place
     previous: Disk | None = None  # kept until the new one is confirmed
@@ -155,6 +161,8 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
         attempt=order.attempt,
         operation=order.operation,
         step=Step.BEGUN,
+        draining=None,
+        note="",
         extensions_done=0,
         report=None,
     )
@@ -197,6 +205,8 @@ def advance(record: Record, step: Step) -> Record:
     """Return the record after `step` was done."""
     record = replace(record, step=step)
     match step:
+        case Step.DRAINED:
+            return replace(record, draining=None)
         case Step.SWAPPED:
             return _swapped(record)
         case Step.STARTED:
@@ -246,6 +256,7 @@ def succeed(record: Record) -> Record:
         scale_set=record.scale_set,
         instance_id=record.instance_id,
         attempt=record.attempt,
+        reason=record.note,
         version=record.disk.version,
         generation=record.disk.generation,
         address=record.address,
@@ -260,6 +271,7 @@ def fail(record: Record, failure: Failure) -> Record:
         scale_set=record.scale_set,
         instance_id=record.instance_id,
         attempt=record.attempt,
+        reason=record.note,
         error=failure,
         version=record.disk.version if record.disk else None,
     )
