@@ -15,8 +15,10 @@ import pytest
 from aiohttp import web
 from image_publisher.fetch import Fetcher
 from image_publisher.poll import poll, poll_forever, poll_safely
+from image_publisher.record import Outcome
 from prometheus_client import REGISTRY
 from rollcall_cli.feed import add_image, init_feed, make_signing_key, sign_feed, withdraw_image
+from rollcall_contracts.model import Image
 from rollcall_kit.broker import Broker
 from rollcall_kit.config import FeedConfig
 from rollcall_kit.database import migrate, migrations_of, open_pool
@@ -43,10 +45,10 @@ class Stage:
     def config(self, **changes: Any) -> FeedConfig:
         return FeedConfig.model_validate({**self.settings, **changes})
 
-    async def poll(self, **changes: Any) -> None:
+    async def poll(self, **changes: Any) -> Outcome | None:
         config = self.config(**changes)
         fetcher = Fetcher(self.session, timeout=config.timeout, max_bytes=config.max_bytes)
-        await poll(self.context, config, fetcher)
+        return await poll(self.context, config, fetcher)
 
     def add(self, version: str, content: bytes | None = None, **changes: Any) -> Path:
         file = self.folder.parent / "app.tar.gz"
@@ -139,6 +141,40 @@ async def test_a_version_is_recorded_and_published_once(stage: Stage) -> None:
     assert (image["url"], image["size"]) == (file.as_uri(), 5)
     assert await stage.code() is None
     assert metric("rollcall_feed_up", feed="own") == 1
+
+
+async def test_the_time_of_publication_is_the_publishers_own_and_stays(stage: Stage) -> None:
+    before = datetime.now(UTC)
+    stage.add("1")
+    await stage.poll()
+    after = datetime.now(UTC)
+
+    async def shown() -> tuple[Image, datetime]:
+        (row,) = await stage.rows("SELECT image, published_at FROM image_view")
+        return Image.model_validate_json(row["image"]), row["published_at"]
+
+    image, published_at = await shown()
+    assert image.published_at is not None
+    assert before <= image.published_at <= after
+    assert image.published_at == published_at
+    (event,) = await stage.rows("SELECT body FROM event_log")
+    assert Image.model_validate(json.loads(event["body"])["image"]) == image
+    # Read in full again, as after a restart with another configuration: nothing has changed.
+    outcomes = [await stage.poll(max_image_bytes=10**6 + n) for n in range(2)]
+    assert [outcome.verdict.refreshed for outcome in outcomes if outcome] == [(), ()]
+    assert await shown() == (image, published_at)
+    # A date in the feed has no say, and renewed flags do not make the version younger.
+    stage.edit(
+        lambda document: stage.item(document, "1").update(
+            exclude_from_latest=True, pub_date="2001-01-01", published_at="2001-01-01T00:00:00Z"
+        )
+    )
+    outcome = await stage.poll()
+    assert outcome is not None
+    (refreshed,) = outcome.verdict.refreshed
+    assert refreshed.image == image.model_copy(update={"exclude_from_latest": True})
+    assert await shown() == (refreshed.image, published_at)
+    assert await stage.events() == ["published 1"]
 
 
 async def test_a_first_poll_publishes_the_newest_first(stage: Stage) -> None:

@@ -158,6 +158,20 @@ def test_a_mirror_that_moves_refreshes_addresses_only() -> None:
     assert verdict == Verdict(accepted=True, refreshed=(moved,))
 
 
+def test_a_version_is_published_when_it_is_seen_whatever_its_feed_says() -> None:
+    lying = one("1", published_at=T0 - timedelta(days=365))
+    (published,) = judge([], offer(lying)).published
+    assert published.image.published_at == NOW
+    recorded = Known(offered=published, feed="f")
+    # Offered as before, with any time or none, it is unchanged.
+    later = NOW + timedelta(days=1)
+    for same in (lying, one("1"), one("1", published_at=later)):
+        assert judge([recorded], offer(same), now=later) == Verdict(accepted=True)
+    # What changes around it does not make it younger.
+    (refreshed,) = judge([recorded], offer(one("1", url="https://new/1")), now=later).refreshed
+    assert (refreshed.image.url, refreshed.image.published_at) == ("https://new/1", NOW)
+
+
 def test_a_withdrawn_version_never_comes_back() -> None:
     gone = known("1", withdrawn=True)
     verdict = judge([gone], offer(one("1")))

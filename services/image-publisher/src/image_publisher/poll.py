@@ -81,8 +81,9 @@ async def poll(context: Context, feed: FeedConfig, fetcher: Fetcher) -> Outcome 
         if current.polls != state.polls:
             outcome = None
             return []
-        verdict = await judge(connection, feed, reading, current, context.now())
-        outcome, events = await record(connection, feed, reading, verdict, current, context.now())
+        now = context.now()
+        verdict = await judge(connection, feed, reading, current, now)
+        outcome, events = await record(connection, feed, reading, verdict, current, now)
         return events
 
     await context.transact(work)

@@ -6,7 +6,7 @@ contradicts itself in time, changes nothing; and of the two ways to err with a v
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rollcall_contracts.model import Failure
@@ -79,15 +79,16 @@ def compare(
     for one in offer.offered:
         before = recorded.get((one.image.stream, one.image.version))
         if before is None:
-            published.append(one)
+            published.append(_seen_at(one, now))
             continue
         fault = _fault(before, one, feed)
         if fault is not None:
             problems.append(fault.failure(image_target(one.image)))
         if fault is not None and fault.code is FeedCode.CONTENT_CHANGED and not before.withdrawn:
             withdrawn.append(Withdrawal(known=before, reason=fault.message))
-        if fault is None and before.feed == feed and before.offered != one:
-            refreshed.append(one)
+        as_before = _seen_at(one, before.image.published_at)
+        if fault is None and before.feed == feed and before.offered != as_before:
+            refreshed.append(as_before)
     # Newest first: whoever takes the events one by one never sees an old version as the latest.
     published.sort(key=lambda one: one.image.order, reverse=True)
     return Verdict(
@@ -112,6 +113,15 @@ def stale(updated: datetime | None, *, now: datetime, max_age: float | None) -> 
         FeedCode.STALE,
         f"updated {updated.isoformat()} is {age:.0f} s ago, more than max_age {max_age:.0f} s",
     )
+
+
+def _seen_at(one: Offered, when: datetime | None) -> Offered:
+    """Return a version with the time at which it was seen first, by the publisher's own clock.
+
+    How old an image is decides whether sets may go to it, so a feed does not have a say in it.
+    """
+    image = one.image.model_copy(update={"published_at": when})
+    return replace(one, image=image)
 
 
 def _went_back(offer: Offer, seen: Mapping[str, datetime]) -> FeedError | None:
