@@ -3,9 +3,30 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rollcall_contracts.model import Health, RollingPolicy
-from rollcall_rollout.gates import Share, choose_batch
-from rollcall_testing.fleets import healthy
+from rollcall_contracts.model import Health, RollingPolicy, StartedBy
+from rollcall_rollout import Fleet, Instance, Member, MemberState, Upgrade
+from rollcall_rollout.choosing import BatchChoice, candidates
+from rollcall_rollout.choosing import choose_batch as choose
+from rollcall_rollout.gates import Share
+from rollcall_testing.fleets import START, healthy, image, spec
+
+
+def choose_batch(
+    waiting: list[Instance], everyone: list[Instance], policy: RollingPolicy
+) -> BatchChoice:
+    """Choose among those that wait, in a set of all."""
+    upgrade = Upgrade(
+        id="u",
+        image=image("1.1"),
+        policy=policy,
+        started_by=StartedBy.PLATFORM,
+        restore_failed=True,
+        started_at=START,
+        reason="",
+        members={i.id: Member(id=i.id, state=MemberState.PENDING, since=START) for i in waiting},
+    )
+    fleet = Fleet(spec=spec(len(everyone)), instances={i.id: i for i in everyone}, upgrade=upgrade)
+    return choose(fleet, upgrade, candidates(fleet, upgrade))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_next_batch_waits_for_new_instances_that_boot_but_not_for_ever() -> 
     world.waiting.clear()
     for answer in old:
         world.tell(answer)
-    assert world.types("batch.") == ["batch.started", "batch.completed"]
+    assert world.types("batch.") == ["batch.started", "batch.completed", "batch.held"]
     assert world.types("upgrade.faulted") == []
     world.now = START + timedelta(seconds=299)
     world.tell()

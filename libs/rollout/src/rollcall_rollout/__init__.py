@@ -7,8 +7,10 @@ woke its caller, so after a crash, a duplicate, a reordering or a timer tick it 
 
 from rollcall_rollout.decide import decide, next_wake, settle
 from rollcall_rollout.evolve import evolve, fold
+from rollcall_rollout.explaining import waiting
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.state import Instance, InstancePhase, Member, MemberState, Upgrade
+from rollcall_rollout.waits import Wait, WaitCode
 
 __all__ = [
     "Fleet",
@@ -17,9 +19,12 @@ __all__ = [
     "Member",
     "MemberState",
     "Upgrade",
+    "Wait",
+    "WaitCode",
     "decide",
     "evolve",
     "fold",
     "next_wake",
     "settle",
+    "waiting",
 ]

@@ -19,7 +19,9 @@ class Census:
         "failed",
         "in_flight",
         "next_probe",
+        "pending",
         "restored",
+        "surging",
         "uncommitted",
         "unhealthy",
         "versions",
@@ -32,11 +34,13 @@ class Census:
         self.working: dict[str, Instance] = {}  # in any phase but READY
         self.uncommitted: dict[str, Instance] = {}
         self.deploying: dict[str, Instance] = {}
+        self.surging: dict[str, Instance] = {}  # they take others' places, not yet taken
         self.next_probe: datetime | None = None  # when the first lease ends; past: none was given
         self.awaited: dict[str, Member] = {}  # provisioned, not healthy yet
         self.failed: dict[str, Member] = {}  # neither restored nor being restored
         self.restored: dict[str, Member] = {}
-        self.in_flight = 0  # members that a batch is at work on
+        self.pending: dict[str, Member] = {}
+        self.in_flight: dict[str, Member] = {}  # those that a batch is at work on
 
     def copy(self) -> "Census":
         """Return a census that can change on its own."""
@@ -55,6 +59,8 @@ class Census:
             self.uncommitted[instance.id] = instance
         if instance.deploy:
             self.deploying[instance.id] = instance
+        if instance.replaces is not None:
+            self.surging[instance.id] = instance
         if instance.phase is not InstancePhase.READY:
             self.working[instance.id] = instance
             return
@@ -71,6 +77,7 @@ class Census:
                 del self.versions[instance.version]
         self.uncommitted.pop(instance.id, None)
         self.deploying.pop(instance.id, None)
+        self.surging.pop(instance.id, None)
         self.working.pop(instance.id, None)
         return instance.phase is InstancePhase.READY and probe_due(instance) == self.next_probe
 
@@ -81,8 +88,11 @@ class Census:
 
     def add_member(self, member: Member) -> None:
         """Count one instance's part in the upgrade."""
-        self.in_flight += member.state in IN_FLIGHT
+        if member.state in IN_FLIGHT:
+            self.in_flight[member.id] = member
         match member.state:
+            case MemberState.PENDING:
+                self.pending[member.id] = member
             case MemberState.PROVISIONED:
                 self.awaited[member.id] = member
             case MemberState.FAILED:
@@ -92,14 +102,15 @@ class Census:
 
     def remove_member(self, member: Member) -> None:
         """Take one instance's part in the upgrade out."""
-        self.in_flight -= member.state in IN_FLIGHT
+        self.in_flight.pop(member.id, None)
+        self.pending.pop(member.id, None)
         self.awaited.pop(member.id, None)
         self.failed.pop(member.id, None)
         self.restored.pop(member.id, None)
 
     def forget_members(self) -> None:
         """Begin again with the members: another upgrade, or none."""
-        self.in_flight = 0
+        self.pending, self.in_flight = {}, {}
         self.awaited, self.failed, self.restored = {}, {}, {}
 
 

@@ -8,7 +8,18 @@ from datetime import datetime, timedelta
 
 from rollcall_contracts.events import Event
 
-from rollcall_rollout import fetching, sizing, starting, upgrading, upkeep
+from rollcall_rollout import (
+    faulting,
+    fetching,
+    hooks,
+    restoring,
+    rolling_back,
+    sizing,
+    starting,
+    surge,
+    upgrading,
+    upkeep,
+)
 from rollcall_rollout.evolve import evolve
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.state import InstancePhase
@@ -29,12 +40,15 @@ def decide(fleet: Fleet, now: datetime) -> list[Event]:
         return (upgrading.abandon(fleet, upgrade) if upgrade else []) or sizing.resize(fleet, now)
     return (
         upkeep.fail_overdue(fleet, now)
-        or (upgrading.restore(fleet, upgrade) if upgrade else [])
+        or (restoring.restore(fleet, upgrade) if upgrade else [])
         or upkeep.judge_without_probe(fleet)
         or upkeep.request_probes(fleet, now)
         or upkeep.commit(fleet)
+        or hooks.complete(fleet, now)
+        or surge.take_places(fleet)
         or (upgrading.advance(fleet, upgrade, now) if upgrade else [])
         or sizing.deploy(fleet)
+        or (rolling_back.roll_back(fleet, now) if not upgrade else [])
         or (starting.start(fleet, now) if not upgrade else [])
         or sizing.resize(fleet, now)
     )
@@ -64,17 +78,28 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
     census = fleet.census
     if fleet.spec.probe is not None and census.next_probe is not None:
         times.append(census.next_probe - upkeep.RENEWAL)
+    times += _upgrade_times(fleet, now)
+    return max(now, min(times))
+
+
+def _upgrade_times(fleet: Fleet, now: datetime) -> list[datetime]:
+    """Return when what an upgrade waits for comes to its end."""
     upgrade = fleet.upgrade
-    if upgrade is not None:
+    times: list[datetime | None] = []
+    if fleet.hook is not None and not fleet.hook.completed:
+        times.append(fleet.hook.wait_until)
+    if upgrade is None:
+        target = starting.due(fleet, now)
+        wait = starting.before_start(fleet, target, now) if target is not None else None
+        times.append(wait.until if wait is not None else None)
+    else:
         if fetching.unfetched(fleet, upgrade):
             times.append(fetching.fetch_deadline(upgrade))
-        if (resume := upgrading.pause_end(upgrade)) is not None:
-            times.append(resume)
-        if (recovery := upgrading.recovery_end(fleet, upgrade)) is not None:
-            times.append(recovery)
-        if (booted := upgrading.newcomers_end(fleet, upgrade, now)) is not None:
-            times.append(booted)
-    return max(now, min(times))
+        times += [restoring.recovery_end(fleet, upgrade, n) for n in upgrade.open_batches]
+        times.append(faulting.timeout_at(upgrade))
+        wait = upgrading.awaited(fleet, upgrade, now)
+        times.append(wait.until if wait is not None else None)
+    return [time for time in times if time is not None and time > now]
 
 
 def _instance_times(fleet: Fleet, now: datetime) -> list[datetime]:
@@ -85,11 +110,12 @@ def _instance_times(fleet: Fleet, now: datetime) -> list[datetime]:
     if first > now:
         return [first]  # early enough, and cheaper than a look at each
     times: list[datetime | None] = []
-    awaited = (fleet.instances.get(member.id) for member in fleet.census.awaited.values())
-    for instance in (*fleet.census.working.values(), *awaited):
+    census = fleet.census
+    awaited = (fleet.instances.get(member.id) for member in census.awaited.values())
+    for instance in (*census.working.values(), *census.surging.values(), *awaited):
         if instance is None:
             continue
         times += [upkeep.deadline(fleet, instance), sizing.creation_retry(instance)]
         if instance.phase is InstancePhase.DELETING:
-            times.append(instance.since + sizing.RETRY)
+            times.append(sizing.deletion_retry(fleet, instance))
     return [time for time in times if time is not None]

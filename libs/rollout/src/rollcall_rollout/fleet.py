@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from rollcall_contracts.model import LATEST, Failure, Image, ScaleSetSpec
 
 from rollcall_rollout.census import Census
-from rollcall_rollout.state import Instance, Upgrade
+from rollcall_rollout.state import Hold, Hook, Instance, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,14 @@ class Fleet:
     # The version that would start, and why it does not; no version: why instances are missing.
     held: tuple[str, Failure] | None = None
     start_requested: bool = False
+    start_override: bool = False
+    start_reason: str = ""  # the person's words
+    rollback_requested: bool = False
+    hook: Hook | None = None
+    last_version: str | None = None  # what the last upgrade brought; a rollback leads away from it
+    batch_seconds: tuple[float, ...] = ()  # how long the last batches took
+    holds: Mapping[str, Hold] = field(default_factory=dict)  # by version of the model's line
+    room: Mapping[str, int] = field(default_factory=dict)  # by host, of those that have a limit
     _census: Census | None = field(init=False, default=None, compare=False, repr=False)
     _unsaved: Unsaved | None = field(init=False, default=None, compare=False, repr=False)
 
@@ -71,6 +80,8 @@ class Fleet:
         images: tuple[Image, ...] | None = None,
         hosts: tuple[str, ...] | None = None,
         ended: tuple[Upgrade, ...] | None = None,
+        holds: Mapping[str, Hold] | None = None,
+        room: Mapping[str, int] | None = None,
     ) -> "Fleet":
         """Return this state with other surroundings, on which what it carries does not depend."""
         fleet = replace(
@@ -78,6 +89,8 @@ class Fleet:
             images=self.images if images is None else images,
             hosts=self.hosts if hosts is None else hosts,
             ended=self.ended if ended is None else ended,
+            holds=self.holds if holds is None else holds,
+            room=self.room if room is None else room,
         )
         fleet.carry(census=self._census, unsaved=self._unsaved)
         return fleet
@@ -116,15 +129,47 @@ class Fleet:
             return self.latest
         return next((i for i in self.images if i.version == self.spec.image.version), None)
 
-    @property
-    def image_of_new(self) -> Image | None:
+    def target(self, now: datetime) -> Image | None:
+        """Return the version that an automatic upgrade goes to: the latest that is old enough."""
+        return max(
+            (i for i in self.images if not i.exclude_from_latest and self.ripe_at(i) <= now),
+            key=lambda image: image.order,
+            default=None,
+        )
+
+    def ripe_at(self, image: Image) -> datetime:
+        """Return when a version is old enough for automatic upgrades (`minimumImageAge`)."""
+        if image.published_at is None:
+            return datetime.min.replace(tzinfo=UTC)
+        return image.published_at + timedelta(seconds=self.spec.minimum_image_age)
+
+    def hold_on(self, version: str) -> Hold | None:
+        """Return what keeps this set off a version.
+
+        A fault of the set's own is no hold: the version is barred there, which a model update ends.
+        """
+        hold = self.holds.get(version)
+        if hold is None:
+            return None
+        own = hold.by_set.lower() == self.spec.scale_set.lower()
+        applies = hold.quarantine if own else self.spec.hold_faulted_versions
+        return hold if applies else None
+
+    def image_of_new(self, now: datetime) -> Image | None:
         """Return the image that a new instance is made from.
 
-        Of a set that follows `latest`, not one that did not work in it while there is another.
+        Of a set that follows `latest`, not one that is too young, held, or did not work in it,
+        while there is another.
         """
         image = self.wanted_image
-        follows = self.upgrade is None and self.spec.image.version == LATEST
-        if image is None or not follows or image.version != self.barred_version:
+        if image is None or self.upgrade is not None or self.spec.image.version != LATEST:
             return image
-        others = (i for i in self.images if not i.exclude_from_latest and i.order < image.order)
-        return max(others, key=lambda other: other.order, default=image)
+        good = (
+            i
+            for i in self.images
+            if not i.exclude_from_latest
+            and i.version != self.barred_version
+            and self.hold_on(i.version) is None
+            and self.ripe_at(i) <= now
+        )
+        return max(good, key=lambda other: other.order, default=image)

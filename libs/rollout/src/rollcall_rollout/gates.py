@@ -1,27 +1,34 @@
 """The numbers that the rules compare: how many are unhealthy, and how many may be."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rollcall_contracts.model import RollingPolicy
 
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.state import Instance, InstancePhase, MemberState, Upgrade
+from rollcall_rollout.state import IN_FLIGHT, UNTOUCHED, Instance, InstancePhase, Upgrade
+from rollcall_rollout.state import MemberState as State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """So many of so many, against a limit in percent."""
+    """So many of so many, against a limit in percent; `floor` of them are always within it."""
 
     count: int
     total: int
     limit: int  # percent
+    floor: int = 0
 
     @property
     def exceeded(self) -> bool:
         """Say whether the share is above the limit; exactly at the limit is within (M16)."""
-        return self.count * 100 > self.limit * self.total
+        return self.count > self.floor and self.count * 100 > self.limit * self.total
+
+    @property
+    def allowed(self) -> int:
+        """Return how many are within the limit."""
+        return max(self.total * self.limit // 100, self.floor)
 
     @property
     def percent(self) -> int:
@@ -30,7 +37,11 @@ class Share:
 
     def __str__(self) -> str:
         sign = ">" if self.exceeded else "<="
-        return f"{self.count} of {self.total} unhealthy ({self.percent} %) {sign} {self.limit} %"
+        floor = f", {self.floor} always" if self.floor else ""
+        return (
+            f"{self.count} of {self.total} unhealthy ({self.percent} %) {sign} "
+            f"{self.limit} %{floor}"
+        )
 
 
 def unhealthy_share(fleet: Fleet, policy: RollingPolicy) -> Share:
@@ -38,12 +49,19 @@ def unhealthy_share(fleet: Fleet, policy: RollingPolicy) -> Share:
 
     Those that a change of size brings or takes away are no part of the set yet, or any more.
     """
-    elsewhere = sum(is_elsewhere(instance) for instance in fleet.census.working.values())
+    elsewhere = _elsewhere(fleet)
     return Share(
-        count=fleet.census.unhealthy - elsewhere,
-        total=len(fleet.instances) - elsewhere,
+        count=fleet.census.unhealthy - sum(not instance.is_healthy for instance in elsewhere),
+        total=len(fleet.instances) - len(elsewhere),
         limit=policy.max_unhealthy_instance_percent,
+        floor=policy.max_unhealthy_instance_count,
     )
+
+
+def _elsewhere(fleet: Fleet) -> list[Instance]:
+    census = fleet.census
+    ready = (i for i in census.surging.values() if i.id not in census.working)
+    return [*(i for i in census.working.values() if is_elsewhere(i)), *ready]
 
 
 def is_elsewhere(instance: Instance) -> bool:
@@ -51,8 +69,10 @@ def is_elsewhere(instance: Instance) -> bool:
 
     A creation that failed and is tried again is not: it counts as unhealthy throughout.
     """
-    return instance.phase is InstancePhase.DELETING or (
-        instance.phase is InstancePhase.CREATING and instance.attempt == 1
+    return (
+        instance.phase is InstancePhase.DELETING
+        or instance.replaces is not None
+        or (instance.phase is InstancePhase.CREATING and instance.attempt == 1)
     )
 
 
@@ -67,14 +87,37 @@ def newcomers(fleet: Fleet, policy: RollingPolicy, now: datetime) -> dict[str, d
         for instance in fleet.instances.values()
         if instance.phase is InstancePhase.READY
         and instance.attempt == 1
+        and instance.replaces is None
         and not instance.is_healthy
         and now < instance.since + patience
     }
 
 
-def settled_share(fleet: Fleet, policy: RollingPolicy, now: datetime) -> Share:
-    """Count as `unhealthy_share` does, without the newcomers."""
-    share, fresh = unhealthy_share(fleet, policy), len(newcomers(fleet, policy, now))
+def at_work(fleet: Fleet, upgrade: Upgrade) -> dict[str, Instance]:
+    """Return the instances that are down because of the upgrade, or may be at any moment.
+
+    Those in flight, and those put back that boot from their previous OS disk. While a surge makes
+    an instance, the one whose place it takes still serves.
+    """
+    census = fleet.census
+    ids = [m.id for m in census.in_flight.values() if m.state is not State.SURGING]
+    ids += [m.id for m in census.restored.values() if m.batch in upgrade.open_batches]
+    found = {id: fleet.instances[id] for id in ids if id in fleet.instances}
+    return {
+        id: instance
+        for id, instance in found.items()
+        if id in census.in_flight or not instance.is_healthy
+    }
+
+
+def settled_share(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Share:
+    """Count as `unhealthy_share` does, without the newcomers and those at work (M15)."""
+    share = unhealthy_share(fleet, upgrade.policy)
+    apart: Mapping[str, object] = newcomers(fleet, upgrade.policy, now)
+    if upgrade.open_batches:
+        working = {id: i for id, i in at_work(fleet, upgrade).items() if not i.is_healthy}
+        apart = {**apart, **working}
+    fresh = len(apart)
     return replace(share, count=share.count - fresh, total=share.total - fresh)
 
 
@@ -83,10 +126,12 @@ def upgraded_share(fleet: Fleet, upgrade: Upgrade) -> Share:
 
     One that was put back counts as failed, and one that was healthy and no longer is counts too.
     """
-    upgraded = [m for m in upgrade.members.values() if m.state is not MemberState.PENDING]
+    upgraded = [
+        m for m in upgrade.members.values() if m.state not in UNTOUCHED and m.state not in IN_FLIGHT
+    ]
     bad = sum(
-        member.state is not MemberState.SUCCEEDED
-        or (instance := fleet.instances.get(member.id)) is None
+        member.state is not State.SUCCEEDED
+        or (instance := fleet.instances.get(member.replacement or member.id)) is None
         or not instance.is_healthy
         for member in upgraded
     )
@@ -94,52 +139,5 @@ def upgraded_share(fleet: Fleet, upgrade: Upgrade) -> Share:
         count=bad,
         total=len(upgraded),
         limit=upgrade.policy.max_unhealthy_upgraded_instance_percent,
+        floor=upgrade.policy.max_unhealthy_upgraded_instance_count,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchChoice:
-    """The instances of a batch, and why so many."""
-
-    instances: tuple[Instance, ...]
-    reason: str
-
-
-def choose_batch(
-    pending: Sequence[Instance], everyone: Iterable[Instance], policy: RollingPolicy
-) -> BatchChoice:
-    """Return the next batch: `max(1, floor(n * percent / 100))` of the pending, in order (M11).
-
-    It shrinks so that the batch, and the unhealthy outside it, stay within the unhealthy limit;
-    never below one. With n = 10, 20 % and 20 %: 2; when one instance outside is unhealthy: 1.
-    Without `enable_cross_zone_upgrade` a batch is of one zone; zones follow one another.
-    """
-    fleet = tuple(instance for instance in everyone if not is_elsewhere(instance))
-    total = len(fleet)
-    full = max(1, total * policy.max_batch_instance_percent // 100)
-    allowed = total * policy.max_unhealthy_instance_percent // 100
-    unhealthy = sum(not instance.is_healthy for instance in fleet)
-
-    zones = sorted({instance.zone or "" for instance in pending})
-    where = ""
-    if (
-        len({instance.zone or "" for instance in fleet}) > 1
-        and not policy.enable_cross_zone_upgrade
-    ):
-        pending = [instance for instance in pending if (instance.zone or "") == zones[0]]
-        where = f" in zone {zones[0]}"
-
-    chosen: list[Instance] = []
-    outside = unhealthy
-    for candidate in pending[:full]:
-        remaining = outside - (not candidate.is_healthy)
-        if chosen and len(chosen) + 1 + remaining > allowed:
-            break
-        chosen.append(candidate)
-        outside = remaining
-    reason = (
-        f"{len(chosen)} of {total}{where}: at most {full} "
-        f"({policy.max_batch_instance_percent} %) at a time, {outside} unhealthy outside, "
-        f"{allowed} allowed"
-    )
-    return BatchChoice(instances=tuple(chosen), reason=reason)

@@ -26,9 +26,9 @@ def apply_report(draft: Draft, event: e.InstanceReport, now: datetime) -> None:
         case e.InstancePowerChanged():
             _power(draft, instance, event.power, now)
         case e.InstanceHealthy():
-            _health(draft, instance, Health.HEALTHY, event.lease, now)
+            _health(draft, instance, Health.HEALTHY, event, now)
         case e.InstanceUnhealthy():
-            _health(draft, instance, event.health, event.lease, now)
+            _health(draft, instance, event.health, event, now)
 
 
 _DONE = {
@@ -63,11 +63,34 @@ def _provisioned(
             probed_until=None,
             uncommitted=instance.uncommitted and not isinstance(event, e.InstanceRestored),
             error=None,
+            previous_version=_previous(draft, instance, event),
         )
     )
     member = draft.member(instance.id)
     if state is not None and member is not None and instance.phase is expected:
         draft.put_member(replace(member, state=state, since=now))
+
+
+def _previous(
+    draft: Draft,
+    instance: Instance,
+    event: e.InstanceCreated | e.InstanceUpgraded | e.InstanceRestored,
+) -> str | None:
+    """Return the version that a rollback would bring the instance back to."""
+    upgrade = draft.upgrade
+    if not isinstance(event, e.InstanceUpgraded):
+        return None
+    if upgrade is not None and upgrade.rollback_of is not None:
+        return None  # never in a loop
+    return instance.previous_version if event.version == instance.version else instance.version
+
+
+def _left_behind(instance: Instance, event: e.InstanceFailed) -> str | None:
+    """Return the version before, when the new OS disk is in place though it does not work."""
+    changed = event.version is not None and event.version != instance.version
+    if instance.phase is InstancePhase.UPGRADING and changed:
+        return instance.version
+    return instance.previous_version
 
 
 def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: datetime) -> None:
@@ -85,14 +108,17 @@ def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: date
                 since=now,
                 error=event.error,
                 version=event.version or instance.version,
+                previous_version=_left_behind(instance, event),
             )
         )
     else:
         return
+    if instance.replaces is not None:
+        member = draft.member(instance.replaces)
     if member is None:
         return
     match member.state:
-        case MemberState.UPGRADING | MemberState.PROVISIONED:
+        case MemberState.UPGRADING | MemberState.PROVISIONED | MemberState.SURGING:
             state = MemberState.FAILED
         case MemberState.RESTORING:
             state = MemberState.RESTORE_FAILED
@@ -110,12 +136,21 @@ def _power(draft: Draft, instance: Instance, power: Power, now: datetime) -> Non
     _succeed_if_healthy(draft, instance.id, now)
 
 
-def _health(draft: Draft, instance: Instance, health: Health, lease: int, now: datetime) -> None:
-    if instance.phase is not InstancePhase.READY or lease != instance.lease:
+def _health(
+    draft: Draft, instance: Instance, health: Health, event: e.HealthReport, now: datetime
+) -> None:
+    if instance.phase is not InstancePhase.READY or event.lease != instance.lease:
         return
-    if instance.health is not health:
-        error = error_but_no_timeout(instance) if health is Health.HEALTHY else instance.error
-        draft.put_instance(replace(instance, health=health, error=error))
+    error = error_but_no_timeout(instance) if health is Health.HEALTHY else instance.error
+    after = replace(
+        instance,
+        health=health,
+        error=error if instance.health is not health else instance.error,
+        phase_order=event.phase_ordering_number,
+        skip_upgrade=event.skip_upgrade,
+    )
+    if after != instance:
+        draft.put_instance(after)
     _succeed_if_healthy(draft, instance.id, now)
 
 

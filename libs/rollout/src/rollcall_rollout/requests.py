@@ -7,17 +7,20 @@ from rollcall_contracts import events as e
 from rollcall_contracts.model import Health
 
 from rollcall_rollout.draft import Draft
-from rollcall_rollout.state import Instance, InstancePhase, MemberState
+from rollcall_rollout.state import Instance, InstancePhase, MemberState, MetricCheck
+
+Request = e.HostRequest | e.ImageFetchRequested | e.ProbeRequested | e.MetricQueryRequested
 
 
-def apply_request(
-    draft: Draft, event: e.HostRequest | e.ImageFetchRequested | e.ProbeRequested, now: datetime
-) -> None:
+def apply_request(draft: Draft, event: Request, now: datetime) -> None:
     """Note in the draft what was asked, and under which attempt or lease."""
     match event:
         case e.ImageFetchRequested():
             if draft.upgrade is not None:
                 draft.put_upgrade(fetches={**draft.upgrade.fetches, event.host: False})
+        case e.MetricQueryRequested():
+            if draft.upgrade is not None and draft.upgrade.id == event.upgrade_id:
+                draft.put_upgrade(check=MetricCheck(number=event.check, asked_at=now))
         case e.ProbeRequested():
             for target in event.targets:
                 if (instance := draft.instance(target.instance_id)) is not None:
@@ -48,8 +51,12 @@ def _request_creation(
             since=now,
             created_at=known.created_at if known else now,
             zone=zones[number % len(zones)] if zones else None,
+            replaces=order.replaces,
         )
     )
+    replaced = draft.member(order.replaces) if order.replaces is not None else None
+    if replaced is not None:
+        draft.put_member(replace(replaced, state=MemberState.SURGING, since=now))
     if (held := draft.get("held")) is not None and not held[0]:
         draft.put(held=None)  # what was missing is there
     draft.put(next_id=max(draft.get("next_id"), number + 1))
@@ -78,4 +85,17 @@ def _request_change(
             draft.put_instance(replace(instance, uncommitted=False))
         case e.InstancesDeleteRequested():
             draft.put_instance(replace(down, phase=InstancePhase.DELETING))
-            draft.drop_member(instance.id)
+            _leave(draft, instance, now)
+
+
+def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
+    """Note in the upgrade that an instance goes; one whose place is taken has succeeded."""
+    member = draft.member(instance.id)
+    if member is None:
+        return
+    successor = draft.instance(member.replacement) if member.replacement else None
+    if member.state is MemberState.SURGING and successor is not None and successor.is_healthy:
+        draft.put_member(replace(member, state=MemberState.SUCCEEDED, since=now))
+        draft.put_instance(replace(successor, replaces=None))
+    else:
+        draft.drop_member(instance.id)

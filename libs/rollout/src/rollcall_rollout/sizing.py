@@ -1,6 +1,5 @@
 """The rules of a set's size: create what is missing, delete what is too much, deploy the model."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -9,6 +8,7 @@ from rollcall_contracts.model import Failure, FailureCode, Image
 
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host
+from rollcall_rollout.placing import hosts_with_room, place
 from rollcall_rollout.state import IN_FLIGHT, Instance, InstancePhase
 
 RETRY = timedelta(seconds=60)  # between attempts to create or delete an instance
@@ -19,7 +19,7 @@ def resize(fleet: Fleet, now: datetime) -> list[e.Event]:
     if fleet.deleted:
         return _delete(fleet, list(fleet.instances.values()), now, "the scale set was deleted")
     stuck = [i for i in fleet.census.working.values() if i.phase is InstancePhase.DELETING]
-    staying = len(fleet.instances) - len(stuck)
+    staying = count_staying(fleet)
     surplus = staying - fleet.spec.capacity
     if surplus > 0:
         reason = f"{staying} instances > capacity {fleet.spec.capacity}"
@@ -31,13 +31,26 @@ def resize(fleet: Fleet, now: datetime) -> list[e.Event]:
     ]
 
 
+def count_staying(fleet: Fleet) -> int:
+    """Return how many instances count towards the capacity: neither leaving nor only of a surge."""
+    census = fleet.census
+    leaving = {i.id for i in census.working.values() if i.phase is InstancePhase.DELETING}
+    return len(fleet.instances) - len(leaving | census.surging.keys())
+
+
 def _least_useful(fleet: Fleet) -> list[Instance]:
-    """Return who may go, unhealthy ones first, then the newest; none that a batch has in flight."""
+    """Return who may go, unhealthy ones first, then the newest.
+
+    None that a batch has in flight, and none that is protected (azure-aws-gcp.md 1.8).
+    """
     members = fleet.upgrade.members if fleet.upgrade else {}
     free = (
         instance
         for instance in fleet.instances.values()
         if instance.phase is not InstancePhase.DELETING
+        and instance.replaces is None
+        and not instance.protect_from_scale_in
+        and not instance.protect_from_scale_set_actions
         and (instance.id not in members or members[instance.id].state not in IN_FLIGHT)
     )
     return sorted(free, key=lambda instance: (instance.is_healthy, -int(instance.id)))
@@ -49,25 +62,39 @@ def _delete(
     due = [
         instance
         for instance in instances
-        if instance.phase is not InstancePhase.DELETING or now >= instance.since + RETRY
+        if instance.phase is not InstancePhase.DELETING or now >= deletion_retry(fleet, instance)
     ]
     return [
         e.InstancesDeleteRequested(
-            scale_set=fleet.spec.scale_set, host=host, instances=orders, reason=reason
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            instances=orders,
+            drain=None if fleet.deleted else fleet.spec.policy.drain,
+            reason=reason,
         )
         for host, orders in by_host(due, next_attempt=True)
     ]
 
 
+def deletion_retry(fleet: Fleet, instance: Instance) -> datetime:
+    """Return when a deletion is asked for again: not while the instance may still be draining."""
+    drains = [
+        policy.drain.deadline
+        for policy in (fleet.spec.policy, fleet.upgrade.policy if fleet.upgrade else None)
+        if policy is not None and policy.drain is not None
+    ]
+    return instance.since + RETRY + timedelta(seconds=max(drains, default=0))
+
+
 def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
-    image = fleet.image_of_new
+    image = fleet.image_of_new(now)
     missing = fleet.spec.capacity - staying
-    if image is None or (missing > 0 and not fleet.hosts):
+    if image is None or (missing > 0 and not hosts_with_room(fleet)):
         return _hold(fleet, missing, image)
     retried = [i for i in fleet.census.working.values() if _creation_due(i, now)]
     wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
     if missing > 0:
-        wanted += _place(fleet, missing)
+        wanted += [(host, id, 1) for host, id in place(fleet, missing)]
     return [
         e.InstancesCreateRequested(
             scale_set=fleet.spec.scale_set,
@@ -98,6 +125,8 @@ def _hold(fleet: Fleet, missing: int, image: Image | None) -> list[e.Event]:
             f"No version of {wanted.publisher}/{wanted.offer}/{wanted.sku} matches "
             f"'{wanted.version}': publish one in a feed, or correct the image reference."
         )
+    elif fleet.hosts:
+        code, message = "NoHostAvailable", "No host has room for another instance: add a host."
     else:
         code, message = "NoHostAvailable", "No agent has reported lately: start one."
     if fleet.held is not None and (fleet.held[0] or fleet.held[1].code == code):
@@ -111,22 +140,12 @@ def _hold(fleet: Fleet, missing: int, image: Image | None) -> list[e.Event]:
     ]
 
 
-def _place(fleet: Fleet, missing: int) -> list[tuple[str, str, int]]:
-    """Return host, id and attempt of new instances, each on the host with the fewest."""
-    load = Counter({host: 0 for host in fleet.hosts})
-    load.update(i.host for i in fleet.instances.values() if i.host in load)
-    placed = []
-    for number in range(fleet.next_id, fleet.next_id + missing):
-        host = min(load, key=lambda name: (load[name], name))
-        load[host] += 1
-        placed.append((host, str(number), 1))
-    return placed
-
-
 def creation_retry(instance: Instance) -> datetime | None:
     """Return when a failed creation is tried again; refused credentials wait for a deployment."""
     if instance.phase is not InstancePhase.FAILED or instance.version is not None:
         return None
+    if instance.replaces is not None:
+        return None  # of a surge: it goes instead
     if instance.error is not None and instance.error.code == FailureCode.CREDENTIALS:
         return None
     return instance.since + RETRY
@@ -159,6 +178,7 @@ def deploy(fleet: Fleet) -> list[e.Event]:
             instances=orders,
             image=image,
             provisioning=fleet.spec.provisioning,
+            drain=fleet.spec.policy.drain,
             reason="deployment of the model was asked for",
         )
         for host, orders in by_host(named, next_attempt=True)

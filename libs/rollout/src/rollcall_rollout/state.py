@@ -8,7 +8,10 @@ from enum import StrEnum
 from rollcall_contracts.model import (
     Failure,
     Health,
+    HookAction,
     Image,
+    LifecycleHookType,
+    MetricOutcome,
     Power,
     RollingPolicy,
     StartedBy,
@@ -30,7 +33,9 @@ class MemberState(StrEnum):
     """How far one instance is in an upgrade."""
 
     PENDING = "pending"  # on the old version, waiting for its batch
+    SKIPPED = "skipped"  # left out: protected, by its own wish, or rejected by a hook
     UPGRADING = "upgrading"  # its batch runs; the agent works on it
+    SURGING = "surging"  # its batch runs; the instance that takes its place is being made
     PROVISIONED = "provisioned"  # on the new version, its application not healthy yet
     SUCCEEDED = "succeeded"  # became healthy on the new version
     FAILED = "failed"  # did not; still as the failure left it
@@ -48,7 +53,15 @@ class UpgradeStatus(StrEnum):
     FAULTED = "Faulted"
 
 
-IN_FLIGHT = frozenset({MemberState.UPGRADING, MemberState.PROVISIONED, MemberState.RESTORING})
+IN_FLIGHT = frozenset(
+    {
+        MemberState.UPGRADING,
+        MemberState.SURGING,
+        MemberState.PROVISIONED,
+        MemberState.RESTORING,
+    }
+)
+UNTOUCHED = frozenset({MemberState.PENDING, MemberState.SKIPPED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,12 @@ class Instance:
     uncommitted: bool = False  # the previous OS disk is still kept
     deploy: bool = False  # to be brought to the model now (M41)
     error: Failure | None = None
+    previous_version: str | None = None  # what its last upgrade found, until it is rolled back
+    replaces: str | None = None  # the instance whose place it takes, while that one is there
+    protect_from_scale_in: bool = False
+    protect_from_scale_set_actions: bool = False
+    phase_order: int | None = None  # its application's wish: PhaseOrderingNumber
+    skip_upgrade: bool = False  # its application's wish: SkipUpgrade
 
     @property
     def is_healthy(self) -> bool:
@@ -88,6 +107,11 @@ class Instance:
         """Say whether an agent is at work on it."""
         return self.phase not in (InstancePhase.READY, InstancePhase.FAILED)
 
+    @property
+    def is_excluded(self) -> bool:
+        """Say whether an upgrade that starts now leaves it out (azure-aws-gcp.md 1.3, 1.8)."""
+        return self.protect_from_scale_set_actions or self.skip_upgrade
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -100,6 +124,63 @@ class Member:
     from_version: str | None = None
     error: Failure | None = None
     reason: str = ""
+    approved: bool = False  # of a deferred upgrade
+    phase: int | None = None  # PhaseOrderingNumber at the start; none comes last
+    replacement: str | None = None  # the instance that a surge puts in its place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBatch:
+    """A batch that is under way."""
+
+    started_at: datetime
+    instance_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricCheck:
+    """The last question to the metric gate."""
+
+    number: int
+    asked_at: datetime
+    outcome: MetricOutcome | None = None  # none: not answered yet
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A lifecycle hook that asks, or was answered and not acted on yet."""
+
+    id: str
+    type: LifecycleHookType
+    version: str
+    created_at: datetime
+    wait_until: datetime
+    max_wait_until: datetime
+    default_action: HookAction
+    targets: Mapping[str, HookAction | None]  # by instance, `*` for the set; none: not answered
+    upgrade_id: str | None = None
+    completed: bool = False
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """Return the targets that may go on."""
+        return frozenset(t for t, action in self.targets.items() if action is HookAction.APPROVE)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Say whether it came to nothing."""
+        return self.completed and not self.approved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why sets keep off a version, until a person clears it."""
+
+    by_set: str
+    upgrade_id: str
+    error: Failure
+    quarantine: bool = False  # rolled back: `by_set`, too, keeps off it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +198,26 @@ class Upgrade:
     fetches: Mapping[str, bool] = field(default_factory=dict)  # by host: fetched
     fetch_error: Failure | None = None
     batch: int = 0  # number of the last batch started
-    batch_open: bool = False
+    open_batches: Mapping[int, OpenBatch] = field(default_factory=dict)  # several only when sliding
     paused_since: datetime | None = None  # when the last batch ended
     cancel_requested: bool = False
+    pause_requested: bool = False
+    deferred: bool = False  # each instance waits for its approval
+    override: bool = False  # brought to a sick set on purpose
+    rollback_of: str | None = None  # the version that the set is brought back from
+    breach: Failure | None = None  # what it will fault for, once failed instances are put back
+    held: str | None = None  # the code for which the next batch was last said to wait
+    check: MetricCheck | None = None
     status: UpgradeStatus = UpgradeStatus.ROLLING_FORWARD
     ended_at: datetime | None = None
     error: Failure | None = None
+
+    @property
+    def batch_open(self) -> bool:
+        """Say whether a batch is under way."""
+        return bool(self.open_batches)
+
+    @property
+    def is_forced(self) -> bool:
+        """Say whether it goes on in a sick set: asked for so, or bringing the set back."""
+        return self.override or self.rollback_of is not None

@@ -1,68 +1,46 @@
 """The rules of a running upgrade: from batch to batch, and how it ends."""
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import LATEST, Failure, FailureCode, StartedBy
+from rollcall_contracts.model import Failure, FailureCode
 
+from rollcall_rollout import surge
+from rollcall_rollout.choosing import BatchChoice
+from rollcall_rollout.faulting import cancelled, fault, faulted
 from rollcall_rollout.fetching import fetch, fetch_overdue, unfetched
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.gates import (
-    choose_batch,
-    newcomers,
-    settled_share,
-    unhealthy_share,
-    upgraded_share,
-)
+from rollcall_rollout.holding import before_batch, before_end
 from rollcall_rollout.orders import by_host
-from rollcall_rollout.state import IN_FLIGHT, InstancePhase, Member, MemberState, Upgrade
+from rollcall_rollout.restoring import recovery_end, restorable
+from rollcall_rollout.state import IN_FLIGHT, MemberState, Upgrade
+from rollcall_rollout.waits import Wait
 
-DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
-UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+BREACHES = (FailureCode.UNHEALTHY_UPGRADED, FailureCode.UNHEALTHY_DURING)
 
 
 def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
     """Decide the next step of a running upgrade: end its batch, end it, or start a batch."""
-    if upgrade.batch_open:
-        return _complete_batch(fleet, upgrade, now)
+    completed = _complete_batches(fleet, upgrade, now)
+    if completed:
+        return completed
+    if upgrade.open_batches and not upgrade.policy.sliding_batches:
+        return []
     ending = _ending(fleet, upgrade, now)
     if ending is not None:
-        return [ending]
+        return ending
     fetches = fetch(fleet, upgrade)
     if fetches:
         return fetches
     if silent := unfetched(fleet, upgrade):
         return fetch_overdue(fleet, upgrade, silent, now)
-    resume = pause_end(upgrade)
-    if resume is not None and now < resume:
-        return []
-    if unhealthy_share(fleet, upgrade.policy).exceeded:
-        return []  # new instances boot: waited for, and no reason to stop
-    return _start_batch(fleet, upgrade)
-
-
-def _complete_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
-    if fleet.census.in_flight:
-        return []
-    recovery = recovery_end(fleet, upgrade)
-    if recovery is not None and now < recovery:
-        return []
-    batch = [m for m in upgrade.members.values() if m.batch == upgrade.batch]
-    if any(m.state in IN_FLIGHT or m.state is MemberState.PENDING for m in batch):
-        return []
-    succeeded = sum(m.state is MemberState.SUCCEEDED for m in batch)
-    failed = len(batch) - succeeded
-    return [
-        e.BatchCompleted(
-            scale_set=fleet.spec.scale_set,
-            upgrade_id=upgrade.id,
-            batch=upgrade.batch,
-            succeeded=succeeded,
-            failed=failed,
-            reason=f"{succeeded} healthy, {failed} not",
-        )
-    ]
+    protected = _skip_protected(fleet, upgrade)
+    if protected:
+        return protected
+    next_batch = before_batch(fleet, upgrade, now)
+    if isinstance(next_batch, Wait):
+        return _wait(fleet, upgrade, next_batch)
+    return _start_batch(fleet, upgrade, next_batch)
 
 
 def abandon(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
@@ -76,198 +54,187 @@ def abandon(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
     ]
 
 
-def recovery_end(fleet: Fleet, upgrade: Upgrade) -> datetime | None:
-    """Return until when restored instances of the open batch are waited for, if any is not healthy.
-
-    One that boots from its previous OS disk is down because of us: the next batch must not add to
-    it. It has as long as an upgraded one (M13).
-    """
-    booting = [
-        member.since
-        for member in fleet.census.restored.values()
-        if member.batch == upgrade.batch
-        and (instance := fleet.instances.get(member.id)) is not None
-        and not instance.is_healthy
-    ]
-    if not booting or not upgrade.batch_open:
+def awaited(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait | None:
+    """Return what a running upgrade waits for between its batches, or before its end."""
+    if upgrade.open_batches and not upgrade.policy.sliding_batches:
         return None
-    return max(booting) + timedelta(seconds=upgrade.policy.health_timeout)
+    if not fleet.census.pending:
+        return None if upgrade.open_batches else before_end(fleet, upgrade, now)
+    if unfetched(fleet, upgrade):
+        return None
+    found = before_batch(fleet, upgrade, now)
+    return found if isinstance(found, Wait) else None
 
 
-def _ending(fleet: Fleet, upgrade: Upgrade, now: datetime) -> e.Event | None:
-    """Return how the upgrade ends, between batches, or None while it goes on."""
-    fault = _fault(fleet, upgrade)
-    if fault is not None:
-        return e.UpgradeFaulted(
+# --- ends -----------------------------------------------------------------------------------------
+
+
+def _complete_batches(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
+    if not upgrade.open_batches:
+        return []
+    in_flight = {member.batch for member in fleet.census.in_flight.values()}
+    return [
+        _completed(fleet, upgrade, number)
+        for number in sorted(upgrade.open_batches)
+        if number not in in_flight and _is_settled(fleet, upgrade, number, now)
+    ]
+
+
+def _is_settled(fleet: Fleet, upgrade: Upgrade, number: int, now: datetime) -> bool:
+    recovery = recovery_end(fleet, upgrade, number)
+    if recovery is not None and now < recovery:
+        return False
+    members = (upgrade.members.get(id) for id in upgrade.open_batches[number].instance_ids)
+    return not any(
+        m.state in IN_FLIGHT or m.state is MemberState.PENDING for m in members if m is not None
+    )
+
+
+def _completed(fleet: Fleet, upgrade: Upgrade, number: int) -> e.BatchCompleted:
+    members = [upgrade.members.get(id) for id in upgrade.open_batches[number].instance_ids]
+    there = [member for member in members if member is not None]
+    succeeded = sum(member.state is MemberState.SUCCEEDED for member in there)
+    return e.BatchCompleted(
+        scale_set=fleet.spec.scale_set,
+        upgrade_id=upgrade.id,
+        batch=number,
+        succeeded=succeeded,
+        failed=len(there) - succeeded,
+        reason=f"{succeeded} healthy, {len(there) - succeeded} not",
+    )
+
+
+def _ending(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event] | None:
+    """Return the steps that end the upgrade, or None while it goes on.
+
+    While sliding batches are under way nothing is ended, and nothing more started: then what is
+    wrong is looked at again when they are done.
+    """
+    error = fault(fleet, upgrade, now)
+    why = cancelled(fleet, upgrade) if error is None else None
+    if error is not None or why is not None:
+        if upgrade.open_batches or fleet.census.in_flight:
+            return []
+        if error is not None:
+            return _breached(fleet, upgrade, error) or faulted(fleet, upgrade, error)
+        return [
+            e.UpgradeCancelled(
+                scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, reason=why or ""
+            )
+        ]
+    if fleet.census.pending:
+        return None
+    if upgrade.open_batches:
+        return []
+    wait = before_end(fleet, upgrade, now)
+    return _completion(fleet, upgrade) if wait is None else _wait(fleet, upgrade, wait)
+
+
+def _breached(fleet: Fleet, upgrade: Upgrade, error: Failure) -> list[e.Event]:
+    """Have failed instances put back before the fault, when the policy asks for it."""
+    asked = upgrade.policy.rollback_failed_instances_on_policy_breach
+    if not asked or upgrade.breach is not None or error.code not in BREACHES:
+        return []
+    if not restorable(fleet):
+        return []
+    return [
+        e.UpgradeBreached(
             scale_set=fleet.spec.scale_set,
             upgrade_id=upgrade.id,
-            error=fault,
-            reason=fault.message,
+            error=error,
+            reason=f"{error.message} Failed instances are put back first.",
         )
-    cancelled = _cancelled(fleet, upgrade)
-    if cancelled is not None:
-        return e.UpgradeCancelled(
-            scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, reason=cancelled
-        )
-    if all(m.state is not MemberState.PENDING for m in upgrade.members.values()):
-        done = sum(m.state is MemberState.SUCCEEDED for m in upgrade.members.values())
-        return e.UpgradeCompleted(
-            scale_set=fleet.spec.scale_set,
-            upgrade_id=upgrade.id,
-            reason=f"no instance remains; {done} of {len(upgrade.members)} succeeded",
-        )
-    share = unhealthy_share(fleet, upgrade.policy)
-    if share.exceeded and (share := settled_share(fleet, upgrade.policy, now)).exceeded:  # M15
-        message = (
-            "Rolling Upgrade failed after exceeding the MaxUnhealthyInstancePercent value defined "
-            f"in the RollingUpgradePolicy. {share.percent}% of instances are in an unhealthy "
-            f"state - more than the threshold of {share.limit}%."
-        )
-        return e.UpgradeFaulted(
-            scale_set=fleet.spec.scale_set,
-            upgrade_id=upgrade.id,
-            error=Failure(code=DURING, message=message),
-            reason=str(share),
-        )
-    return None
+    ]
 
 
-def _fault(fleet: Fleet, upgrade: Upgrade) -> Failure | None:
-    if upgrade.fetch_error is not None:
-        return upgrade.fetch_error
-    failed = [m for m in _in_order(upgrade) if m.error is not None]
-    refused = next((m.error for m in failed if _is_credentials(m)), None)
-    if refused is not None:
-        return refused  # M40: the error names the resource
-    share = upgraded_share(fleet, upgrade)
-    if share.exceeded:
-        first = failed[0] if failed else None
-        detail = (
-            f" The most impactful error is: {first.error.message} "
-            f"First failed instance ID is: {first.id}."
-            if first is not None and first.error is not None
-            else ""
-        )
-        return Failure(
-            code=UPGRADED,
-            message=(
-                "Rolling Upgrade failed after exceeding the MaxUnhealthyUpgradedInstancePercent "
-                f"value defined in the RollingUpgradePolicy. {share.percent}% of instances are "
-                "in an unhealthy state after being upgraded - more than the threshold of "
-                f"{share.limit}%."
-                f"{detail}"
+def _completion(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    states = [member.state for member in upgrade.members.values()]
+    skipped = states.count(MemberState.SKIPPED)
+    return [
+        e.UpgradeCompleted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            reason=(
+                f"no instance remains; {states.count(MemberState.SUCCEEDED)} of {len(states)} "
+                f"succeeded{f', {skipped} left out' if skipped else ''}"
             ),
         )
-    same_line = upgrade.image.stream == fleet.spec.image.stream
-    if same_line and not fleet.offers(upgrade.image):
-        return Failure(
-            code=FailureCode.IMAGE_WITHDRAWN,
-            message=f"Version {upgrade.image.version} was withdrawn from its feed.",
-            target=upgrade.image.version,
-        )
-    return None
-
-
-def _cancelled(fleet: Fleet, upgrade: Upgrade) -> str | None:
-    if upgrade.cancel_requested:
-        return "cancelled by a user, after the current batch"
-    if upgrade.image.stream != fleet.spec.image.stream:
-        return "the model follows another image now"
-    if upgrade.started_by is StartedBy.USER:
-        return None
-    if not fleet.spec.automatic_os_upgrade:
-        return "automatic OS upgrade was switched off (M05)"
-    if fleet.spec.image.version != LATEST:
-        return f"the model pins version {fleet.spec.image.version} now"
-    return None
-
-
-def pause_end(upgrade: Upgrade) -> datetime | None:
-    """Return when the pause after the last batch is over, if there is one."""
-    if upgrade.paused_since is None:
-        return None
-    return upgrade.paused_since + timedelta(seconds=upgrade.policy.pause_time_between_batches)
-
-
-def newcomers_end(fleet: Fleet, upgrade: Upgrade, now: datetime) -> datetime | None:
-    """Return when the next new instance that the upgrade waits for has had its time."""
-    if upgrade.batch_open or not unhealthy_share(fleet, upgrade.policy).exceeded:
-        return None
-    return min(newcomers(fleet, upgrade.policy, now).values(), default=None)
-
-
-def _start_batch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    pending = [
-        instance
-        for member in _in_order(upgrade)
-        if member.state is MemberState.PENDING
-        and (instance := fleet.instances.get(member.id)) is not None
-        and not instance.is_busy
     ]
-    if not pending:
+
+
+# --- the next batch -------------------------------------------------------------------------------
+
+
+def _wait(fleet: Fleet, upgrade: Upgrade, wait: Wait) -> list[e.Event]:
+    """Ask what has to be asked, or say once what is waited for."""
+    if wait.asks:
+        return list(wait.asks)
+    if upgrade.open_batches or upgrade.held == wait.code:
         return []
-    choice = choose_batch(pending, fleet.instances.values(), upgrade.policy)
+    return [
+        e.BatchHeld(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            code=wait.code,
+            until=wait.until,
+            reason=wait.message,
+        )
+    ]
+
+
+def _skip_protected(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """Leave out what was protected since the upgrade started."""
+    ids = [
+        id
+        for id in fleet.census.pending
+        if (instance := fleet.instances.get(id)) is not None
+        and instance.protect_from_scale_set_actions
+    ]
+    if not ids:
+        return []
+    return [
+        e.InstancesSkipped(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade.id,
+            instance_ids=tuple(sorted(ids, key=int)),
+            reason="protectFromScaleSetActions",
+        )
+    ]
+
+
+def _start_batch(fleet: Fleet, upgrade: Upgrade, choice: BatchChoice) -> list[e.Event]:
+    number, reason = upgrade.batch + 1, choice.reason
+    replacements: dict[str, str] = {}
+    if surge.can_surge(fleet, upgrade, len(choice.instances)):
+        replacements, requests = surge.order_replacements(fleet, upgrade, choice.instances)
+    else:
+        if upgrade.policy.max_surge:
+            reason += "; no room for a surge: in place"
+        requests = _upgrade_requests(fleet, upgrade, choice)
     return [
         e.BatchStarted(
             scale_set=fleet.spec.scale_set,
             upgrade_id=upgrade.id,
-            batch=upgrade.batch + 1,
+            batch=number,
             instance_ids=tuple(instance.id for instance in choice.instances),
-            reason=choice.reason,
+            replacements=replacements,
+            reason=reason,
         ),
-        *(
-            e.InstancesUpgradeRequested(
-                scale_set=fleet.spec.scale_set,
-                host=host,
-                upgrade_id=upgrade.id,
-                instances=orders,
-                image=upgrade.image,
-                provisioning=fleet.spec.provisioning,
-                reason=f"batch {upgrade.batch + 1}",
-            )
-            for host, orders in by_host(choice.instances, next_attempt=True)
-        ),
+        *requests,
     ]
 
 
-# --- failing well ---------------------------------------------------------------------------------
-
-
-def restore(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Put the previous OS disk back where an instance failed (M43); never where one is healthy.
-
-    Instances that failed for their credentials are left as they are (M40): a restored OS disk would
-    need the same credentials.
-    """
-    if not upgrade.restore_failed:
-        return []
-    failed = [
-        instance
-        for member in _by_id(fleet.census.failed.values())
-        if not _is_credentials(member)
-        and (instance := fleet.instances.get(member.id)) is not None
-        and instance.uncommitted
-        and instance.phase in (InstancePhase.READY, InstancePhase.FAILED)
-    ]
+def _upgrade_requests(fleet: Fleet, upgrade: Upgrade, choice: BatchChoice) -> list[e.Event]:
     return [
-        e.InstancesRestoreRequested(
+        e.InstancesUpgradeRequested(
             scale_set=fleet.spec.scale_set,
             host=host,
             upgrade_id=upgrade.id,
             instances=orders,
-            reason="not healthy on the new OS disk: the previous one is put back",
+            image=upgrade.image,
+            provisioning=fleet.spec.provisioning,
+            drain=upgrade.policy.drain,
+            reason=f"batch {upgrade.batch + 1}",
         )
-        for host, orders in by_host(failed, next_attempt=True)
+        for host, orders in by_host(choice.instances, next_attempt=True)
     ]
-
-
-def _in_order(upgrade: Upgrade) -> list[Member]:
-    return _by_id(upgrade.members.values())
-
-
-def _by_id(members: Iterable[Member]) -> list[Member]:
-    return sorted(members, key=lambda member: int(member.id))
-
-
-def _is_credentials(member: Member) -> bool:
-    return member.error is not None and member.error.code == FailureCode.CREDENTIALS

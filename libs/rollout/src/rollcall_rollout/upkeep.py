@@ -24,12 +24,19 @@ def deadline(fleet: Fleet, instance: Instance) -> datetime | None:
     """Return when an instance is given up: its agent silent, or not healthy in time (M13)."""
     policy = fleet.upgrade.policy if fleet.upgrade else fleet.spec.policy
     match instance.phase:
-        case InstancePhase.CREATING | InstancePhase.UPGRADING | InstancePhase.RESTORING:
+        case InstancePhase.UPGRADING:
+            drain = policy.drain.deadline if policy.drain is not None else 0
+            return instance.since + timedelta(seconds=policy.provisioning_timeout + drain)
+        case InstancePhase.CREATING | InstancePhase.RESTORING:
             return instance.since + timedelta(seconds=policy.provisioning_timeout)
         case InstancePhase.READY:
-            member = fleet.upgrade.members.get(instance.id) if fleet.upgrade else None
+            id = instance.replaces or instance.id
+            member = fleet.upgrade.members.get(id) if fleet.upgrade else None
+            patience = timedelta(seconds=policy.health_timeout)
             if member is not None and member.state is MemberState.PROVISIONED:
-                return member.since + timedelta(seconds=policy.health_timeout)
+                return member.since + patience
+            if member is not None and member.state is MemberState.SURGING:
+                return instance.since + patience if instance.replaces else None
     return None
 
 
@@ -70,6 +77,7 @@ def earliest_deadline(fleet: Fleet, shortest: timedelta = timedelta.max) -> date
     census = fleet.census
     begun = [i.since for i in census.working.values()]
     begun += [m.since for m in census.awaited.values()]
+    begun += [i.since for i in census.surging.values()]
     if not begun:
         return None
     policy = fleet.upgrade.policy if fleet.upgrade else fleet.spec.policy
@@ -79,10 +87,13 @@ def earliest_deadline(fleet: Fleet, shortest: timedelta = timedelta.max) -> date
 
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
     yield from fleet.census.working.values()
-    for member in fleet.census.awaited.values():
-        instance = fleet.instances.get(member.id)
-        if instance is not None and instance.phase is InstancePhase.READY:
+    for instance in fleet.census.surging.values():
+        if instance.phase is InstancePhase.READY and not instance.is_healthy:
             yield instance
+    for member in fleet.census.awaited.values():
+        found = fleet.instances.get(member.id)
+        if found is not None and found.phase is InstancePhase.READY:
+            yield found
 
 
 # --- health ---------------------------------------------------------------------------------------
@@ -165,17 +176,13 @@ def _next_lease(instance: Instance, now: datetime) -> int:
 def commit(fleet: Fleet) -> list[e.Event]:
     """Let the previous OS disks of healthy instances go, once their batch has ended."""
     upgrade = fleet.upgrade
-    open_batch = upgrade.batch if upgrade is not None and upgrade.batch_open else None
+    open_batches = upgrade.open_batches if upgrade is not None else {}
     members = upgrade.members if upgrade is not None else {}
     healthy = [
         instance
         for instance in fleet.census.uncommitted.values()
         if instance.is_healthy
-        and not (
-            open_batch is not None
-            and (member := members.get(instance.id)) is not None
-            and member.batch == open_batch
-        )
+        and not ((member := members.get(instance.id)) is not None and member.batch in open_batches)
     ]
     return [
         e.InstancesCommitRequested(

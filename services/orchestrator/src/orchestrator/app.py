@@ -15,10 +15,18 @@ from orchestrator.store import Cache
 ASKED = (
     e.ImagePublished,
     e.ImageWithdrawn,
+    e.ImageHeld,
+    e.ImageReleased,
     e.ScaleSetChanged,
     e.ScaleSetDeleted,
     e.UpgradeStartRequested,
     e.UpgradeCancelRequested,
+    e.UpgradePauseRequested,
+    e.UpgradeResumeRequested,
+    e.UpgradeRollbackRequested,
+    e.UpgradeApproveRequested,
+    e.LifecycleHookAnswered,
+    e.InstanceProtectionChanged,
     e.ModelDeployRequested,
 )
 

@@ -21,7 +21,7 @@ from orchestrator.store import Cache
 
 log = structlog.get_logger()
 
-REPORTS = (e.InstanceReport, e.ImageFetched, e.ImageFetchFailed)
+REPORTS = (e.InstanceReport, e.ImageFetched, e.ImageFetchFailed, e.MetricQueried)
 TICK = 0.1  # seconds between looks for sets whose time has come
 SETS_PER_TICK = 50
 POSTPONED = timedelta(seconds=60)
@@ -40,7 +40,8 @@ async def on_events(
         match event:
             case e.SetEvent():
                 by_set[event.scale_set].append(event)
-            case e.ImagePublished() | e.ImageWithdrawn():
+            case e.ImagePublished() | e.ImageWithdrawn() | e.ImageHeld() | e.ImageReleased():
+                await store.note_holds(connection, [event], now)
                 for scale_set in await store.followers(connection, event.image.stream):
                     by_set[scale_set].append(event)
     logged: list[e.Event] = []
@@ -69,7 +70,7 @@ async def advance(
     moved = before is None or folded.spec.image.stream != before.spec.image.stream
     if moved or not events:  # by time: also what changed of an image without an event
         folded = await store.with_images(connection, folded)
-    folded = folded.amended(hosts=await store.hosts(connection, now))
+    folded = await store.with_hosts(connection, folded, now)
     settled, decided = settle(folded, now)
     await store.save(
         connection, before, settled, decided, cache=cache, wake_at=next_wake(settled, now), now=now
@@ -114,10 +115,10 @@ async def _wake(context: Context, scale_set: str, cache: Cache) -> None:
 
 def _log(decided: Sequence[e.Event]) -> None:
     for event in decided:
-        if isinstance(event, e.UpgradeEvent | e.UpgradeHeld | e.ScaleSetHeld):
+        if isinstance(event, e.UpgradeEvent | e.UpgradeHeld | e.ScaleSetHeld | e.ImageHeld):
             log.info(
                 event.type.rsplit(".", 1)[0].replace(".", "_"),
-                scale_set=event.scale_set,
+                scale_set=event.by_set if isinstance(event, e.ImageHeld) else event.scale_set,
                 reason=event.reason,
                 upgrade_id=getattr(event, "upgrade_id", None),
                 batch=getattr(event, "batch", None),

@@ -8,28 +8,34 @@ from typing import Any
 from rollcall_contracts.model import (
     Failure,
     Health,
+    HookAction,
     Image,
+    LifecycleHookType,
+    MetricOutcome,
     Power,
     RollingPolicy,
     StartedBy,
 )
 from rollcall_rollout import Instance, InstancePhase, Member, MemberState, Upgrade
-from rollcall_rollout.state import UpgradeStatus
+from rollcall_rollout.state import Hold, Hook, MetricCheck, OpenBatch, UpgradeStatus
 
 Row = Mapping[str, Any]
 
 INSTANCE_COLUMNS = (
     "scale_set", "id", "host", "zone", "attempt", "phase", "version", "generation", "address",
     "port", "power", "health", "since", "lease", "probed_until", "uncommitted", "deploy", "error",
-    "created_at",
+    "created_at", "previous_version", "replaces", "protect_from_scale_in",
+    "protect_from_scale_set_actions", "phase_order", "skip_upgrade",
 )  # fmt: skip  # one name per line would hide that these are one list
 UPGRADE_COLUMNS = (
     "id", "scale_set", "status", "started_by", "image", "policy", "restore_failed", "batch",
-    "batch_open", "paused_since", "fetches", "cancel_requested", "fetch_error", "started_at",
+    "open_batches", "paused_since", "fetches", "cancel_requested", "pause_requested", "deferred",
+    "override", "rollback_of", "breach", "held", "metric_check", "fetch_error", "started_at",
     "ended_at", "error", "reason",
 )  # fmt: skip  # as above
 MEMBER_COLUMNS = (
-    "upgrade_id", "id", "state", "batch", "from_version", "since", "error", "reason",
+    "upgrade_id", "id", "state", "batch", "from_version", "since", "error", "reason", "approved",
+    "phase", "replacement",
 )  # fmt: skip  # as above
 
 
@@ -54,6 +60,12 @@ def instance(row: Row) -> Instance:
         deploy=row["deploy"],
         error=_failure(row["error"]),
         created_at=row["created_at"],
+        previous_version=row["previous_version"],
+        replaces=row["replaces"],
+        protect_from_scale_in=row["protect_from_scale_in"],
+        protect_from_scale_set_actions=row["protect_from_scale_set_actions"],
+        phase_order=row["phase_order"],
+        skip_upgrade=row["skip_upgrade"],
     )
 
 
@@ -79,6 +91,12 @@ def instance_row(scale_set: str, value: Instance) -> dict[str, object]:
         "deploy": value.deploy,
         "error": value.error.model_dump() if value.error else None,
         "created_at": _time(value.created_at),
+        "previous_version": value.previous_version,
+        "replaces": value.replaces,
+        "protect_from_scale_in": value.protect_from_scale_in,
+        "protect_from_scale_set_actions": value.protect_from_scale_set_actions,
+        "phase_order": value.phase_order,
+        "skip_upgrade": value.skip_upgrade,
     }
 
 
@@ -96,9 +114,22 @@ def upgrade(row: Row, members: Mapping[str, Member]) -> Upgrade:
         fetches=json.loads(row["fetches"]),
         fetch_error=_failure(row["fetch_error"]),
         batch=row["batch"],
-        batch_open=row["batch_open"],
+        open_batches={
+            int(number): OpenBatch(
+                started_at=datetime.fromisoformat(batch["started_at"]),
+                instance_ids=tuple(batch["instance_ids"]),
+            )
+            for number, batch in json.loads(row["open_batches"]).items()
+        },
         paused_since=row["paused_since"],
         cancel_requested=row["cancel_requested"],
+        pause_requested=row["pause_requested"],
+        deferred=row["deferred"],
+        override=row["override"],
+        rollback_of=row["rollback_of"],
+        breach=_failure(row["breach"]),
+        held=row["held"],
+        check=_check(row["metric_check"]),
         status=UpgradeStatus(row["status"]),
         ended_at=row["ended_at"],
         error=_failure(row["error"]),
@@ -112,14 +143,27 @@ def upgrade_row(scale_set: str, value: Upgrade) -> dict[str, object]:
         "scale_set": scale_set,
         "status": value.status,
         "started_by": value.started_by,
-        "image": value.image.model_dump(),
-        "policy": value.policy.model_dump(),
+        "image": value.image.model_dump(mode="json"),
+        "policy": value.policy.model_dump(mode="json"),
         "restore_failed": value.restore_failed,
         "batch": value.batch,
-        "batch_open": value.batch_open,
+        "open_batches": {
+            str(number): {
+                "started_at": _time(batch.started_at),
+                "instance_ids": batch.instance_ids,
+            }
+            for number, batch in value.open_batches.items()
+        },
         "paused_since": _time(value.paused_since),
         "fetches": dict(value.fetches),
         "cancel_requested": value.cancel_requested,
+        "pause_requested": value.pause_requested,
+        "deferred": value.deferred,
+        "override": value.override,
+        "rollback_of": value.rollback_of,
+        "breach": value.breach.model_dump() if value.breach else None,
+        "held": value.held,
+        "metric_check": _check_row(value.check),
         "fetch_error": value.fetch_error.model_dump() if value.fetch_error else None,
         "started_at": _time(value.started_at),
         "ended_at": _time(value.ended_at),
@@ -138,6 +182,9 @@ def member(row: Row) -> Member:
         from_version=row["from_version"],
         error=_failure(row["error"]),
         reason=row["reason"],
+        approved=row["approved"],
+        phase=row["phase"],
+        replacement=row["replacement"],
     )
 
 
@@ -151,6 +198,85 @@ def member_row(upgrade_id: str, value: Member) -> dict[str, object]:
         "from_version": value.from_version,
         "since": _time(value.since),
         "error": value.error.model_dump() if value.error else None,
+        "reason": value.reason,
+        "approved": value.approved,
+        "phase": value.phase,
+        "replacement": value.replacement,
+    }
+
+
+def hook(text: str | None) -> Hook | None:
+    """Return a lifecycle hook from its column."""
+    if not text:
+        return None
+    row = json.loads(text)
+    return Hook(
+        id=row["id"],
+        type=LifecycleHookType(row["type"]),
+        version=row["version"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        wait_until=datetime.fromisoformat(row["wait_until"]),
+        max_wait_until=datetime.fromisoformat(row["max_wait_until"]),
+        default_action=HookAction(row["default_action"]),
+        targets={id: _ACTIONS[state] for id, state in row["targets"].items()},
+        upgrade_id=row["upgrade_id"],
+        completed=row["completed"],
+    )
+
+
+def hook_column(value: Hook | None) -> str | None:
+    """Return a lifecycle hook's column; its targets' states are Azure's."""
+    if value is None:
+        return None
+    return json.dumps(
+        {
+            "id": value.id,
+            "type": value.type,
+            "version": value.version,
+            "created_at": _time(value.created_at),
+            "wait_until": _time(value.wait_until),
+            "max_wait_until": _time(value.max_wait_until),
+            "default_action": value.default_action,
+            "targets": {id: _STATES[action] for id, action in value.targets.items()},
+            "upgrade_id": value.upgrade_id,
+            "completed": value.completed,
+        }
+    )
+
+
+_ACTIONS = {"Waiting": None, "Approved": HookAction.APPROVE, "Rejected": HookAction.REJECT}
+_STATES = {action: state for state, action in _ACTIONS.items()}
+
+
+def hold(row: Row) -> Hold:
+    """Return a hold on a version from its row."""
+    return Hold(
+        by_set=row["by_set"],
+        upgrade_id=row["upgrade_id"],
+        error=Failure.model_validate_json(row["error"]),
+        quarantine=row["quarantine"],
+    )
+
+
+def _check(text: str | None) -> MetricCheck | None:
+    if not text:
+        return None
+    row = json.loads(text)
+    return MetricCheck(
+        number=row["number"],
+        asked_at=datetime.fromisoformat(row["asked_at"]),
+        outcome=MetricOutcome(row["outcome"]) if row["outcome"] else None,
+        reason=row["reason"],
+    )
+
+
+def _check_row(value: MetricCheck | None) -> dict[str, object] | None:
+    if value is None:
+        return None
+    return {
+        "number": value.number,
+        "asked_at": _time(value.asked_at),
+        "outcome": value.outcome,
         "reason": value.reason,
     }
 

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, Image, ScaleSetSpec
 from rollcall_kit.outbox import Connection
-from rollcall_rollout import Fleet, Upgrade
+from rollcall_rollout import Fleet, Upgrade, waiting
 
 from orchestrator import rows
 
@@ -44,26 +44,41 @@ class Cache:
 
 async def note_hosts(connection: Connection, seen: Sequence[e.AgentSeen], now: datetime) -> None:
     """Record which agents answer."""
-    drivers = {event.host: event.driver for event in seen}
-    names = sorted(drivers)
+    newest = {event.host: event for event in seen}
+    names = sorted(newest)
     await connection.execute(
         """
-        INSERT INTO hosts (host, driver, seen_at)
-        SELECT h, d, $3 FROM unnest($1::text[], $2::text[]) AS u(h, d)
-        ON CONFLICT (host) DO UPDATE SET driver = excluded.driver, seen_at = excluded.seen_at
+        INSERT INTO hosts (host, driver, capacity, seen_at)
+        SELECT h, d, c, $4 FROM unnest($1::text[], $2::text[], $3::int[]) AS u(h, d, c)
+        ON CONFLICT (host) DO UPDATE SET
+            driver = excluded.driver, capacity = excluded.capacity, seen_at = excluded.seen_at
         """,
         names,
-        [drivers[name] for name in names],
+        [newest[name].driver for name in names],
+        [newest[name].capacity for name in names],
         now,
     )
 
 
-async def hosts(connection: Connection, now: datetime) -> tuple[str, ...]:
-    """Return the hosts whose agents answered lately."""
+async def with_hosts(connection: Connection, fleet: Fleet, now: datetime) -> Fleet:
+    """Return the fleet with the hosts whose agents answered lately, and the room that they have.
+
+    Two sets that are decided at the same moment can see the same room: then one host has an
+    instance too many, which its agent makes all the same.
+    """
     found = await connection.fetch(
-        "SELECT host FROM hosts WHERE seen_at > $1 ORDER BY host", now - HOST_SILENT
+        "SELECT host, capacity FROM hosts WHERE seen_at > $1 ORDER BY host", now - HOST_SILENT
     )
-    return tuple(row["host"] for row in found)
+    limits = {row["host"]: row["capacity"] for row in found if row["capacity"] is not None}
+    if limits:
+        used = await connection.fetch(
+            "SELECT host, count(*) AS count FROM instances WHERE host = ANY($1::text[]) "
+            "GROUP BY host",
+            list(limits),
+        )
+        for row in used:
+            limits[row["host"]] = max(0, limits[row["host"]] - row["count"])
+    return fleet.amended(hosts=tuple(row["host"] for row in found), room=limits)
 
 
 # --- sets -----------------------------------------------------------------------------------------
@@ -120,17 +135,59 @@ async def lock(connection: Connection, scale_set: str, cache: Cache) -> Fleet | 
         barred_version=row["barred_version"],
         held=(held["version"], Failure.model_validate(held)) if held else None,
         start_requested=row["start_requested"],
+        start_override=row["start_override"],
+        start_reason=row["start_reason"],
+        rollback_requested=row["rollback_requested"],
+        hook=rows.hook(row["hook"]),
+        last_version=row["last_version"],
+        batch_seconds=tuple(json.loads(row["batch_seconds"])),
     )
     return await with_images(connection, fleet)
 
 
 async def with_images(connection: Connection, fleet: Fleet) -> Fleet:
-    """Return the fleet with the versions that its image reference can resolve to."""
+    """Return the fleet with the versions of its line, and the holds on them."""
+    stream = "/".join(fleet.spec.image.stream)
     found = await connection.fetch(
-        "SELECT image FROM image_view WHERE stream = $1 AND withdrawn_at IS NULL",
-        "/".join(fleet.spec.image.stream),
+        "SELECT image FROM image_view WHERE stream = $1 AND withdrawn_at IS NULL", stream
     )
-    return fleet.amended(images=tuple(Image.model_validate_json(row["image"]) for row in found))
+    held = await connection.fetch("SELECT * FROM image_holds WHERE stream = $1", stream)
+    return fleet.amended(
+        images=tuple(Image.model_validate_json(row["image"]) for row in found),
+        holds={row["version"]: rows.hold(row) for row in held},
+    )
+
+
+async def note_holds(connection: Connection, events: Sequence[e.Event], now: datetime) -> None:
+    """Record the versions that these events hold or release, for sets that are loaded later."""
+    for event in events:
+        match event:
+            case e.ImageHeld():
+                await connection.execute(
+                    """
+                    INSERT INTO image_holds (stream, version, image, by_set, upgrade_id,
+                                             quarantine, error, held_at)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                    ON CONFLICT (stream, version) DO UPDATE SET
+                        by_set = excluded.by_set, upgrade_id = excluded.upgrade_id,
+                        quarantine = excluded.quarantine, error = excluded.error
+                    WHERE excluded.quarantine AND NOT image_holds.quarantine
+                    """,
+                    "/".join(event.image.stream),
+                    event.image.version,
+                    event.image.model_dump_json(),
+                    event.by_set,
+                    event.upgrade_id,
+                    event.quarantine,
+                    event.error.model_dump_json(),
+                    now,
+                )
+            case e.ImageReleased():
+                await connection.execute(
+                    "DELETE FROM image_holds WHERE stream = $1 AND version = $2",
+                    "/".join(event.image.stream),
+                    event.image.version,
+                )
 
 
 async def _running_upgrade(connection: Connection, scale_set: str) -> Upgrade | None:
@@ -165,7 +222,8 @@ async def save(
         cache.fleets.pop(scale_set, None)
         return
     token = uuid4()
-    await _save_fleet(connection, after, token, wake_at)
+    await _save_fleet(connection, after, token, wake_at, now)
+    await note_holds(connection, decided, now)
     old_instances = before.instances if before else {}
     touched = after.unsaved.instances if after.unsaved else None
     changed = _changed(old_instances, after.instances, touched)
@@ -194,19 +252,27 @@ async def save(
     cache.put(scale_set, token, after.saved())
 
 
-async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at: datetime) -> None:
+_FLEET_COLUMNS = (
+    "scale_set", "token", "spec", "image_stream", "deleted", "next_id", "barred_version", "held",
+    "start_requested", "start_override", "start_reason", "rollback_requested", "hook",
+    "last_version", "batch_seconds", "waiting", "wake_at",
+)  # fmt: skip  # one name per line would hide that these are one list
+_SAVE_FLEET = (
+    f"INSERT INTO fleets ({', '.join(_FLEET_COLUMNS)})"
+    f" VALUES ({', '.join(f'${number + 1}' for number in range(len(_FLEET_COLUMNS)))})"
+    " ON CONFLICT (scale_set) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _FLEET_COLUMNS[1:])
+)
+
+
+async def _save_fleet(
+    connection: Connection, fleet: Fleet, token: UUID, wake_at: datetime, now: datetime
+) -> None:
     held = {"version": fleet.held[0], **fleet.held[1].model_dump()} if fleet.held else None
+    awaited = waiting(fleet, now)
+    until = awaited.until.isoformat() if awaited.until else None
     await connection.execute(
-        """
-        INSERT INTO fleets (scale_set, token, spec, image_stream, deleted, next_id,
-                            barred_version, held, start_requested, wake_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-        ON CONFLICT (scale_set) DO UPDATE SET
-            token = excluded.token, spec = excluded.spec, image_stream = excluded.image_stream,
-            deleted = excluded.deleted, next_id = excluded.next_id,
-            barred_version = excluded.barred_version, held = excluded.held,
-            start_requested = excluded.start_requested, wake_at = excluded.wake_at
-        """,
+        _SAVE_FLEET,
         fleet.spec.scale_set,
         token,
         fleet.spec.model_dump_json(),
@@ -216,6 +282,13 @@ async def _save_fleet(connection: Connection, fleet: Fleet, token: UUID, wake_at
         fleet.barred_version,
         json.dumps(held) if held else None,
         fleet.start_requested,
+        fleet.start_override,
+        fleet.start_reason,
+        fleet.rollback_requested,
+        rows.hook_column(fleet.hook),
+        fleet.last_version,
+        json.dumps(fleet.batch_seconds),
+        json.dumps({"code": awaited.code, "message": awaited.message, "until": until}),
         wake_at,
     )
 

@@ -1,0 +1,133 @@
+"""What people and feeds bring: requests, the model, images and the holds on them."""
+
+from dataclasses import replace
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Health, Probe, ScaleSetSpec
+
+from rollcall_rollout.draft import Draft
+from rollcall_rollout.reports import error_but_no_timeout
+from rollcall_rollout.state import Hold, InstancePhase
+
+
+def ask(draft: Draft, event: e.Event) -> None:
+    """Note what a person asks of an upgrade."""
+    upgrade = draft.upgrade
+    match event:
+        case e.UpgradeStartRequested():
+            if upgrade is None:
+                draft.put(
+                    start_requested=True, start_override=event.override, start_reason=event.reason
+                )
+        case e.UpgradeCancelRequested():
+            if upgrade is not None and not upgrade.cancel_requested:
+                draft.put_upgrade(cancel_requested=True)
+        case e.UpgradePauseRequested():
+            if upgrade is not None and not upgrade.pause_requested:
+                draft.put_upgrade(pause_requested=True)
+        case e.UpgradeResumeRequested():
+            if upgrade is not None and upgrade.pause_requested:
+                draft.put_upgrade(pause_requested=False, held=None)
+        case e.UpgradeRollbackRequested():
+            if upgrade is None or upgrade.rollback_of is None:
+                draft.put(rollback_requested=True, start_reason=event.reason)
+        case e.UpgradeApproveRequested():
+            for id in upgrade.members if upgrade is not None else ():
+                member = draft.member(id)
+                named = "*" in event.instance_ids or id in event.instance_ids
+                if named and member is not None and not member.approved:
+                    draft.put_member(replace(member, approved=True))
+
+
+def protect(draft: Draft, event: e.InstanceProtectionChanged) -> None:
+    """Note an instance's protection (azure-aws-gcp.md 1.8)."""
+    instance = draft.instance(event.instance_id)
+    if instance is None:
+        return
+    after = replace(
+        instance,
+        protect_from_scale_in=event.protect_from_scale_in,
+        protect_from_scale_set_actions=event.protect_from_scale_set_actions,
+    )
+    if after != instance:
+        draft.put_instance(after)
+
+
+def change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
+    """Take a newer model over."""
+    before, after = draft.get("spec"), event.spec
+    if after.revision < before.revision:
+        return  # overtaken by a newer one
+    if after == before and not draft.get("deleted"):
+        return  # delivered again: not a change, so it does not try a barred version again
+    draft.put(spec=after, held=None, deleted=False)
+    if not _differs_in_size_only(before, after):
+        draft.put(barred_version=None)
+        if draft.upgrade is None:
+            draft.put(hook=None)  # a version that was rejected is asked about again
+    if before.image.stream != after.image.stream:
+        draft.put(images=(), holds={})  # the other line's; the caller loads this one's
+    if before.probe == after.probe:
+        return
+    asks_the_same = _endpoint(before.probe) == _endpoint(after.probe)
+    for instance in draft.instances():
+        if not asks_the_same:
+            instance = replace(
+                instance, health=Health.UNKNOWN, error=error_but_no_timeout(instance)
+            )
+        draft.put_instance(replace(instance, probed_until=None))
+
+
+def _differs_in_size_only(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
+    """Say whether the set was only scaled: no reason to try a version again that did not work."""
+    size = {"capacity": after.capacity, "revision": after.revision}
+    return before.capacity != after.capacity and before.model_copy(update=size) == after
+
+
+def _endpoint(probe: Probe | None) -> tuple[object, ...] | None:
+    return (probe.protocol, probe.port, probe.request_path) if probe else None
+
+
+def change_images(draft: Draft, event: e.ImagePublished | e.ImageWithdrawn) -> None:
+    """Take note of a version of the model's line."""
+    if event.image.stream != draft.get("spec").image.stream:
+        return
+    others = tuple(i for i in draft.get("images") if i.version != event.image.version)
+    published = isinstance(event, e.ImagePublished)
+    draft.put(images=(*others, event.image) if published else others)
+
+
+def change_holds(draft: Draft, event: e.ImageHeld | e.ImageReleased) -> None:
+    """Keep off a version, or no longer; what a person clears is tried again."""
+    if event.image.stream != draft.get("spec").image.stream:
+        return
+    version, holds = event.image.version, draft.get("holds")
+    if isinstance(event, e.ImageReleased):
+        draft.put(holds={v: hold for v, hold in holds.items() if v != version})
+        if draft.get("barred_version") == version:
+            draft.put(barred_version=None)
+        return
+    known = holds.get(version)
+    if known is None or (event.quarantine and not known.quarantine):
+        hold = Hold(
+            by_set=event.by_set,
+            upgrade_id=event.upgrade_id,
+            error=event.error,
+            quarantine=event.quarantine,
+        )
+        draft.put(holds={**holds, version: hold})
+
+
+def mark_for_deployment(draft: Draft, event: e.ModelDeployRequested) -> None:
+    """Note who is to be brought to the model (M41)."""
+    generation = draft.get("spec").provisioning.generation
+    latest = draft.fleet().wanted_image
+    for instance in draft.instances():
+        named = "*" in event.instance_ids or instance.id in event.instance_ids
+        current = (
+            instance.phase is InstancePhase.READY
+            and instance.generation == generation
+            and (latest is None or instance.version == latest.version)
+        )
+        if named and not current and instance.phase is not InstancePhase.DELETING:
+            draft.put_instance(replace(instance, deploy=True))

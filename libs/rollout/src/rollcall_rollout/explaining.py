@@ -1,0 +1,181 @@
+"""What a set waits for and why, in one sentence: asked of the same functions that decide."""
+
+from datetime import datetime
+
+from rollcall_contracts.model import LATEST, Health
+
+from rollcall_rollout.fetching import fetch_deadline, unfetched
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.holding import answer_awaited
+from rollcall_rollout.sizing import count_staying
+from rollcall_rollout.starting import before_start, due
+from rollcall_rollout.state import InstancePhase, Member, MemberState, Upgrade
+from rollcall_rollout.upgrading import awaited
+from rollcall_rollout.upkeep import deadline
+from rollcall_rollout.waits import Wait, WaitCode
+
+NAMED = 5  # instances that a sentence names
+
+
+def waiting(fleet: Fleet, now: datetime) -> Wait:
+    """Return what the set waits for now; of a settled state, in which nothing is left to decide."""
+    if fleet.deleted:
+        return Wait(
+            code=WaitCode.DELETING,
+            message=f"The scale set was deleted; {len(fleet.instances)} instances are still there.",
+        )
+    if fleet.upgrade is not None:
+        return _of_upgrade(fleet, fleet.upgrade, now)
+    return _of_size(fleet) or _of_deployment(fleet) or _before_upgrade(fleet, now)
+
+
+def _of_upgrade(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
+    if upgrade.open_batches:
+        return _of_batch(fleet, upgrade, now)
+    silent = unfetched(fleet, upgrade)
+    if silent:
+        return Wait(
+            code=WaitCode.IMAGE_FETCH,
+            message=(
+                f"Version {upgrade.image.version} is fetched and verified by "
+                f"{_names(silent)} before any instance is touched."
+            ),
+            until=fetch_deadline(upgrade),
+        )
+    if fleet.census.in_flight:
+        return Wait(
+            code=WaitCode.RESTORING,
+            message=f"{len(fleet.census.in_flight)} instances get their previous OS disks back.",
+        )
+    wait = awaited(fleet, upgrade, now)
+    if wait is not None:
+        return wait
+    return Wait(
+        code=WaitCode.NO_CANDIDATE,
+        message=f"{len(fleet.census.pending)} instances remain, and none can go now.",
+    )
+
+
+def _of_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
+    """Say who is not done yet, and until when they are waited for."""
+    flying = sorted(fleet.census.in_flight.values(), key=lambda member: int(member.id))
+    times = []
+    for member in flying:
+        instance = fleet.instances.get(member.replacement or member.id)
+        limit = deadline(fleet, instance) if instance is not None else None
+        if limit is not None:
+            times.append(limit)
+    numbers = ", ".join(str(number) for number in sorted(upgrade.open_batches))
+    size = sum(len(batch.instance_ids) for batch in upgrade.open_batches.values())
+    who = "; ".join(_doing(fleet, member) for member in flying[:NAMED])
+    more = f"; and {len(flying) - NAMED} more" if len(flying) > NAMED else ""
+    rest = len(fleet.census.pending)
+    if not flying:
+        who = "instances that were put back boot"
+    return Wait(
+        code=WaitCode.BATCH,
+        message=(
+            f"Batch {numbers} to {upgrade.image.version}: {size - len(flying)} of {size} are done. "
+            f"Waiting for {who}{more}. {rest} instances remain after that."
+        ),
+        until=max(times, default=None),
+    )
+
+
+_DOING = {
+    MemberState.UPGRADING: "its OS disk is replaced",
+    MemberState.SURGING: "its successor is made",
+    MemberState.PROVISIONED: "not healthy yet",
+    MemberState.RESTORING: "its previous OS disk is put back",
+}
+
+
+def _doing(fleet: Fleet, member: Member) -> str:
+    instance = fleet.instances.get(member.replacement or member.id)
+    where = f" on {instance.host}" if instance is not None else ""
+    health = ""
+    if member.state is MemberState.PROVISIONED and instance is not None:
+        health = f" ({instance.health if instance.health is not Health.UNKNOWN else 'no answer'})"
+    return f"instance {member.id}{where}: {_DOING[member.state]}{health}"
+
+
+def _of_size(fleet: Fleet) -> Wait | None:
+    missing = fleet.spec.capacity - count_staying(fleet)
+    busy = [i.id for i in fleet.instances.values() if i.is_busy]
+    if missing == 0 and not busy:
+        return None
+    if missing > 0:
+        why = fleet.held[1].message if fleet.held is not None and not fleet.held[0] else ""
+        return Wait(
+            code=WaitCode.INSTANCES_MISSING,
+            message=f"{missing} of {fleet.spec.capacity} instances are missing. {why}".rstrip(),
+        )
+    if missing < 0:
+        return Wait(
+            code=WaitCode.DELETING,
+            message=(
+                f"{-missing} instances are more than the capacity of {fleet.spec.capacity}, and "
+                "protected from scale-in: take the protection from those that may go."
+            ),
+        )
+    deleting = [i.id for i in fleet.instances.values() if i.phase is InstancePhase.DELETING]
+    what = "Instances are made, changed or deleted"
+    return Wait(
+        code=WaitCode.DELETING if len(deleting) == len(busy) else WaitCode.DEPLOYING,
+        message=f"{what}: {_names(sorted(busy, key=int))}.",
+    )
+
+
+def _of_deployment(fleet: Fleet) -> Wait | None:
+    named = sorted(fleet.census.deploying, key=int)
+    if not named:
+        return None
+    return Wait(code=WaitCode.DEPLOYING, message=f"The model is to be deployed to {_names(named)}.")
+
+
+def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
+    target = due(fleet, now)
+    if target is not None:
+        wait = before_start(fleet, target, now)
+        if wait is not None:
+            return answer_awaited(fleet.hook) if wait.asks and fleet.hook else wait
+    latest = fleet.latest
+    if latest is None:
+        return Wait(
+            code=WaitCode.NOTHING,
+            message="No version is published for the set's image reference.",
+        )
+    behind = [
+        i for i in fleet.instances.values() if i.version is not None and i.version != latest.version
+    ]
+    if not behind or fleet.spec.image.version != LATEST:
+        what = latest.version if fleet.spec.image.version == LATEST else fleet.spec.image.version
+        return Wait(code=WaitCode.NOTHING, message=f"Nothing: the set follows version {what}.")
+    if not fleet.spec.automatic_os_upgrade:
+        return Wait(
+            code=WaitCode.SWITCHED_OFF,
+            message=(
+                f"{len(behind)} instances are not at version {latest.version}, and automatic OS "
+                "upgrade is switched off: switch it on, or start an upgrade by hand."
+            ),
+        )
+    if all(instance.is_excluded for instance in behind):
+        return Wait(
+            code=WaitCode.EXCLUDED,
+            message=(
+                f"{len(behind)} instances are not at version {latest.version}; all of them are "
+                "protected or ask to be skipped."
+            ),
+        )
+    return Wait(
+        code=WaitCode.VERSION_BARRED,
+        message=(
+            f"Version {fleet.barred_version} did not succeed in this set and is not tried again by "
+            "itself: a newer version, any model update, or a start by hand does."
+        ),
+    )
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

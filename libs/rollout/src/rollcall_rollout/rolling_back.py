@@ -1,0 +1,103 @@
+"""Back to the version that the last upgrade found, when a person asks for it.
+
+Under the same cap, by the same batches. It is never done by itself, and never twice: what was
+rolled back has no previous version any more, and its bad version is held until a person clears it.
+"""
+
+from collections import Counter
+from datetime import datetime
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Failure, FailureCode, Image, StartedBy
+from rollcall_contracts.versions import version_key
+
+from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.starting import upgrade_identity
+from rollcall_rollout.state import Instance
+
+ROLLED_BACK = "RolledBack"
+
+
+def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
+    """Start the way back, or say why there is none."""
+    if not fleet.rollback_requested:
+        return []
+    bad = fleet.last_version
+    leaving = _leaving(fleet, bad)
+    if bad is None or not leaving:
+        return _refuse(fleet, "the last upgrade changed no instance: there is nothing to undo")
+    previous = _previous(leaving)
+    target = next((image for image in fleet.images if image.version == previous), None)
+    if target is None:
+        return _refuse(
+            fleet,
+            f"version {previous}, which the last upgrade found, is published no more: publish it "
+            "again",
+            FailureCode.IMAGE_NOT_FOUND,
+        )
+    words = f": {fleet.start_reason}" if fleet.start_reason else ""
+    upgrade_id = upgrade_identity(fleet, target, now)
+    return [
+        *_quarantine(fleet, bad, upgrade_id, words),
+        e.UpgradeStarted(
+            scale_set=fleet.spec.scale_set,
+            upgrade_id=upgrade_id,
+            image=target,
+            policy=fleet.spec.policy,
+            started_by=StartedBy.USER,
+            restore_failed=False,
+            instance_ids=tuple(instance.id for instance in leaving),
+            rollback_of=bad,
+            reason=f"{len(leaving)} instances go back from {bad} to {previous}{words}",
+        ),
+    ]
+
+
+def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
+    return sorted(
+        (
+            instance
+            for instance in fleet.instances.values()
+            if instance.version == bad
+            and instance.previous_version is not None
+            and not instance.is_busy
+            and not instance.protect_from_scale_set_actions
+        ),
+        key=lambda instance: int(instance.id),
+    )
+
+
+def _previous(leaving: list[Instance]) -> str:
+    """Return what most of them ran before; of equally many, the higher version."""
+    counts = Counter(i.previous_version for i in leaving if i.previous_version is not None)
+    return max(counts, key=lambda version: (counts[version], version_key(version)))
+
+
+def _quarantine(fleet: Fleet, bad: str, upgrade_id: str, words: str) -> list[e.Event]:
+    known = fleet.holds.get(bad)
+    image = next((image for image in fleet.images if image.version == bad), None)
+    if image is None or (known is not None and known.quarantine):
+        return []
+    return [_held(fleet, image, upgrade_id, f"version {bad} was rolled back by a person{words}")]
+
+
+def _held(fleet: Fleet, image: Image, upgrade_id: str, why: str) -> e.ImageHeld:
+    return e.ImageHeld(
+        image=image,
+        by_set=fleet.spec.scale_set,
+        upgrade_id=upgrade_id,
+        quarantine=True,
+        error=Failure(code=ROLLED_BACK, message=why),
+        reason=why,
+    )
+
+
+def _refuse(fleet: Fleet, why: str, code: str = FailureCode.NOT_ALLOWED) -> list[e.Event]:
+    return [
+        e.UpgradeHeld(
+            scale_set=fleet.spec.scale_set,
+            version=fleet.last_version or "",
+            error=Failure(code=code, message=why),
+            reason=why,
+        )
+    ]
