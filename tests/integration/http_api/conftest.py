@@ -20,6 +20,7 @@ from rollcall_contracts.events import Event, parse
 from rollcall_kit.broker import Broker
 from rollcall_kit.config import CatalogueEntry, Config
 from rollcall_kit.database import migrate, migrations_of
+from rollcall_kit.outbox import append
 from rollcall_kit.secrets import new_key
 from rollcall_kit.service import Context
 from rollcall_testing.seeding import prepare
@@ -123,17 +124,46 @@ class Api:
 
     async def add_fleet(self, scale_set: str = SET, **fields: Any) -> None:
         """Write a scale set's row as the orchestrator does."""
-        held = fields.get("held")
-        await self.pool.execute(
-            "INSERT INTO fleets (scale_set, token, spec, image_stream, deleted, barred_version, "
-            "held, wake_at) VALUES ($1, $2, '{}', 'contoso/web/stable', $3, $4, $5, $6)",
-            scale_set,
-            uuid.uuid4(),
-            fields.get("deleted", False),
-            fields.get("barred_version"),
-            None if held is None else json.dumps(held),
-            NOW,
-        )
+        values: dict[str, Any] = {
+            "scale_set": scale_set,
+            "token": uuid.uuid4(),
+            "spec": {},
+            "image_stream": "contoso/web/stable",
+            "wake_at": NOW,
+            **fields,
+        }
+        for name in ("spec", "held", "hook", "waiting"):
+            if values.get(name) is not None:
+                values[name] = json.dumps(values[name])
+        await self._insert("fleets", values)
+
+    async def set_fleet(self, **fields: Any) -> None:
+        """Change the set's row as the orchestrator does; documents as JSON."""
+        for name, value in fields.items():
+            given = json.dumps(value) if isinstance(value, dict) else value
+            await self.pool.execute(f"UPDATE fleets SET {name} = $1", given)
+
+    async def append(self, *events: Event, source: str = "orchestrator") -> None:
+        """Append to the event log as a service does."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            await append(connection, events, source=source, now=datetime.now(UTC))
+
+    async def add_hold(self, version: str, **fields: Any) -> None:
+        """Write a hold's row as the orchestrator does."""
+        image = {**IMAGE, "version": version, "url": "file:///x", "sha256": "0" * 64, "size": 1}
+        error = {"code": "InstanceUnhealthy", "message": "no answer", "target": None}
+        values: dict[str, Any] = {
+            "stream": "contoso/web/stable",
+            "version": version,
+            "image": json.dumps(image),
+            "by_set": SET.replace("web", "other"),
+            "upgrade_id": "u-1",
+            "quarantine": False,
+            "error": json.dumps(error),
+            "held_at": NOW,
+            **fields,
+        }
+        await self._insert("image_holds", values)
 
     async def add_instance(self, id: str, scale_set: str = SET, **fields: Any) -> None:
         """Write an instance's row as the orchestrator does."""
@@ -171,15 +201,18 @@ class Api:
             "policy": {"max_batch_instance_percent": 20},
             "restore_failed": True,
             "batch": 1,
-            "batch_open": False,
+            "open_batches": {},
             "fetches": {},
             "cancel_requested": False,
+            "pause_requested": False,
+            "deferred": False,
+            "override": False,
             "started_at": NOW - timedelta(minutes=10),
             "ended_at": NOW,
             "reason": "2.0.0 is newer than 1.0.0",
             **fields,
         }
-        for name in ("image", "policy", "fetches", "error"):
+        for name in ("image", "policy", "open_batches", "fetches", "error"):
             if values.get(name) is not None:
                 values[name] = json.dumps(values[name])
         await self._insert("upgrades", {"id": id, **values})
@@ -196,6 +229,7 @@ class Api:
                         "from_version": "1.0.0",
                         "since": NOW,
                         "reason": f"is {state}",
+                        "approved": False,
                     },
                 )
                 number += 1

@@ -141,7 +141,9 @@ async def test_feeds_and_hosts(api: Any) -> None:
         json.dumps(error),
     )
     await api.pool.execute("INSERT INTO feed_errors VALUES ('bad', 'FeedStale', 3, now(), 'old')")
-    await api.pool.execute("INSERT INTO hosts VALUES ('host-1', 'process', now())")
+    await api.pool.execute(
+        "INSERT INTO hosts (host, driver, capacity, seen_at) VALUES ('host-1', 'process', 9, now())"
+    )
     await api.put(api.set, api.scale_set_body(3), 201)
     await api.add_fleet()
     await api.add_instance("0")
@@ -157,7 +159,8 @@ async def test_feeds_and_hosts(api: Any) -> None:
         ("FeedStale", 3, "old")
     ]
     (host,) = (await api.get("/rollcall/hosts"))["value"]
-    assert (host["host"], host["driver"], host["instances"]) == ("host-1", "process", 1)
+    assert (host["host"], host["driver"]) == ("host-1", "process")
+    assert (host["instances"], host["capacity"]) == (1, 9)
     text = (await api.http.get("/metrics")).text.splitlines()
     for line in (
         'rollcall_feed_up{feed="bad"} 0.0',

@@ -52,6 +52,10 @@ async def test_m51_what_was_read_can_be_put_back_changed(api: Any) -> None:
     assert shown["properties"][POLICY]["automaticOSUpgradePolicy"] == {
         "enableAutomaticOSUpgrade": False,
         "disableAutomaticRollback": False,
+        "useRollingUpgradePolicy": True,
+        "osRollingUpgradeDeferral": False,
+        "minimumImageAge": "PT0S",
+        "holdFaultedVersions": True,
     }
     shown["properties"][POLICY]["automaticOSUpgradePolicy"]["enableAutomaticOSUpgrade"] = True
     shown["properties"]["virtualMachineProfile"]["storageProfile"]["imageReference"] = None
@@ -259,3 +263,50 @@ async def test_load_balancers_are_listed(api: Any) -> None:
     assert (await api.get(api.balancer))["sku"] == {"name": "Standard"}
     error = await api.error("PATCH", api.balancer + "2", 404, {})
     assert error["code"] == "ResourceNotFound"
+
+
+async def test_a_surge_never_takes_data_disks_along(api: Any) -> None:
+    surge = {"rollingUpgradePolicy": {"maxSurge": True}}
+    await api.put(api.set, api.scale_set_body(3), 201)
+    change: dict[str, Any] = {"properties": {POLICY: surge}}
+    error = await api.error("PATCH", api.set, 400, change)
+    assert "dataDisks []" in error["message"]
+    change["properties"]["virtualMachineProfile"] = {"storageProfile": {"dataDisks": []}}
+    assert (await api.ask("PATCH", api.set, change)).status_code == 200
+    spec = changed(await api.events())[-1].spec
+    assert spec.policy.max_surge
+    assert spec.provisioning.data_disks == ()
+    fresh = api.scale_set_body(3)
+    fresh["properties"][POLICY] = surge
+    await api.put(f"{api.set}2", fresh, 201)
+    await api.put(f"{api.set}2", fresh, 200)
+
+
+async def test_the_whole_policy_is_kept_shown_and_told(api: Any) -> None:
+    body = api.scale_set_body(3)
+    window = {
+        "startDateTime": "2026-05-02 22:00",
+        "timeZone": "Europe/Berlin",
+        "duration": "05:00",
+        "recurEvery": "Week Saturday",
+    }
+    hooks = [{"type": "UpgradeAutoOSScheduling", "waitDuration": "PT8H"}]
+    body["properties"][POLICY] |= {
+        "rollingUpgradePolicy": {"bakeTime": 90, "drain": {"requestPath": "/drain"}},
+        "maintenanceWindows": [window],
+    }
+    body["properties"]["lifecycleHooksProfile"] = {"lifecycleHooks": hooks}
+    shown = (await api.put(api.set, body, 201))["properties"]
+    assert shown[POLICY]["rollingUpgradePolicy"]["bakeTime"] == "PT1M30S"
+    assert shown[POLICY]["rollingUpgradePolicy"]["drain"]["deadline"] == "PT5M"
+    assert shown[POLICY]["maintenanceWindows"] == [window]
+    assert shown["lifecycleHooksProfile"] == {"lifecycleHooks": hooks}
+    first = changed(await api.events())[-1].spec
+    assert first.policy.bake_time == 90
+    assert first.policy.drain is not None
+    assert first.maintenance_windows[0].weekdays == (5,)
+    assert first.lifecycle_hooks[0].wait_duration == 8 * 3600
+    # what was shown can be put back, and means the same
+    await api.put(api.set, await api.get(api.set))
+    second = changed(await api.events())[-1].spec
+    assert second == first.model_copy(update={"revision": second.revision})

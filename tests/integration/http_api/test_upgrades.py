@@ -119,6 +119,8 @@ async def test_m50_history_is_the_seeds_json(fleet: Any) -> None:
     )
     entry = (await fleet.get(f"{fleet.set}/osUpgradeHistory"))["value"][0]
     running = entry["properties"].pop("runningStatus")
+    own = entry["properties"].pop("rollcall")
+    assert (own["override"], own["rollbackOf"], own["skippedInstanceCount"]) == (False, None, 0)
     assert set(running) == {"code", "startTime", "endTime", "completedTime"}
     assert running["code"] == "Faulted"
     assert running["endTime"] == running["completedTime"]
@@ -155,7 +157,8 @@ async def test_m50_history_of_a_running_upgrade_has_no_end_and_no_error(fleet: A
     (entry,) = (await fleet.get(f"{fleet.set}/osUpgradeHistory"))["value"]
     assert set(entry["properties"]["runningStatus"]) == {"code", "startTime"}
     assert set(entry["properties"]) == {
-        *("runningStatus", "progress", "startedBy", "targetImageReference", "rollbackInfo")
+        *("runningStatus", "progress", "startedBy", "targetImageReference", "rollbackInfo"),
+        "rollcall",
     }
 
 
@@ -215,7 +218,7 @@ async def test_m52_latest(fleet: Any) -> None:
     assert latest["type"] == "Microsoft.Compute/virtualMachineScaleSets/rollingUpgrades"
     assert latest["location"] == "local"
     properties = latest["properties"]
-    assert set(properties) == {"policy", "runningStatus", "progress"}
+    assert set(properties) == {"policy", "runningStatus", "progress", "rollcall"}
     status = properties["runningStatus"]
     assert (status["code"], status["lastAction"]) == ("RollingForward", "Start")
     assert status["lastActionTime"] == status["startTime"]

@@ -107,6 +107,17 @@ def test_a_fraction_comes_back(milliseconds: int) -> None:
         (f"{SET}/LATEST", f"{SET}/LATEST"),
         (f"{SET}/Web/RollCall/UPGRADES/AbC", f"{SET}/Web/rollcall/upgrades/AbC"),
         (
+            f"{SET}/Web/rollcall/upgrades/LATEST/Events",
+            f"{SET}/Web/rollcall/upgrades/LATEST/events",
+        ),
+        (f"{SET}/Web/rollingupgrades/PAUSE", f"{SET}/Web/rollingUpgrades/pause"),
+        (f"{SET}/Web/EXPLAIN", f"{SET}/Web/explain"),
+        (f"{SET}/Web/lifecyclehookevents/Ab", f"{SET}/Web/lifecycleHookEvents/Ab"),
+        (
+            f"{SET}/Web/virtualmachines/0/APPROVEROLLINGUPGRADE",
+            f"{SET}/Web/virtualMachines/0/approveRollingUpgrade",
+        ),
+        (
             f"{IMAGES}/Pub/ArtifactTypes/VMImage/offers/Off/SKUS/Sku/Versions/1.0",
             f"{IMAGES}/Pub/artifacttypes/vmimage/offers/Off/skus/Sku/versions/1.0",
         ),

@@ -106,6 +106,7 @@ def add_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
         app.add_exception_handler(kind, on_database_away)
 
     @app.exception_handler(asyncpg.UndefinedTableError)
+    @app.exception_handler(asyncpg.UndefinedColumnError)  # the service is older than this one
     async def on_missing_view(_request: Request, error: Exception) -> JSONResponse:
         log.warning("view_missing", error=str(error))
         return _unavailable("A service has not set up its tables yet; see /readyz.")

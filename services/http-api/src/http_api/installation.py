@@ -53,9 +53,9 @@ async def hosts(connection: Connection) -> list[dict[str, Any]]:
     """Return each host with the time of its agent's last sign of life, and its instances' count."""
     rows = await connection.fetch(
         """
-        SELECT h.host, h.driver, h.seen_at, count(i.id) AS instances
+        SELECT h.host, h.driver, h.capacity, h.seen_at, count(i.id) AS instances
         FROM host_view h LEFT JOIN instance_view i USING (host)
-        GROUP BY h.host, h.driver, h.seen_at ORDER BY h.host
+        GROUP BY h.host, h.driver, h.capacity, h.seen_at ORDER BY h.host
         """
     )
     return [
@@ -64,25 +64,27 @@ async def hosts(connection: Connection) -> list[dict[str, Any]]:
             "driver": row["driver"],
             "seenTime": row["seen_at"].isoformat(),
             "instances": row["instances"],
+            "capacity": row["capacity"],
         }
         for row in rows
     ]
 
 
 async def events(
-    connection: Connection, stream: str, *, after: int, limit: int
+    connection: Connection, stream: str, *, after: int, limit: int, last: int | None = None
 ) -> Sequence[Mapping[str, Any]]:
-    """Return a stream's entries after a sequence number.
+    """Return a stream's entries after a sequence number, up to the last one that is wanted.
 
     Entries are numbered without gaps and become visible in order, since each writer holds the
     stream's head until it commits: whoever reads on from the last number misses nothing.
     """
     rows: Sequence[Mapping[str, Any]] = await connection.fetch(
         f"SELECT {EVENT} FROM event_view WHERE stream = $1 AND sequence > $2 "
-        "ORDER BY sequence LIMIT $3",
+        "AND ($4::bigint IS NULL OR sequence <= $4) ORDER BY sequence LIMIT $3",
         stream,
         after,
         limit,
+        last,
     )
     return rows
 

@@ -9,23 +9,29 @@ from typing import Any
 from rollcall_contracts.model import Image
 from rollcall_kit.outbox import Connection
 
+from http_api.domain.asking import Standing
+from http_api.domain.present.explanations import FleetRow
+from http_api.domain.present.images import HoldRow
 from http_api.domain.present.instances import InstanceRow
 from http_api.domain.present.scale_sets import FleetState
 from http_api.domain.present.upgrades import BatchRow, ResultRow, UpgradeRow
 
 VIEWS = (
     *("fleet_view", "instance_view", "upgrade_view", "upgrade_status_view", "batch_view"),
-    *("upgrade_result_view", "host_view", "image_view", "feed_view", "feed_error_view"),
-    "event_view",
+    *("upgrade_result_view", "host_view", "image_view", "image_hold_view", "feed_view"),
+    *("feed_error_view", "event_view"),
 )
 _INSTANCE = (
     "id, host, zone, attempt, phase, version, generation, address, port, power, health, since, "
-    "error, created_at"
+    "error, created_at, previous_version, replaces, protect_from_scale_in, "
+    "protect_from_scale_set_actions, phase_order, skip_upgrade"
 )
 _UPGRADE = (
-    "id, status, started_by, image, policy, cancel_requested, batch, started_at, ended_at, error, "
-    "reason, successful, failed, in_progress, pending, restored, restore_failed"
+    "id, status, started_by, image, policy, cancel_requested, pause_requested, deferred, override, "
+    "rollback_of, batch, started_at, ended_at, error, reason, successful, failed, in_progress, "
+    "pending, skipped, restored, restore_failed"
 )
+_RESULT = "id, state, batch, from_version, since, error, reason, approved, phase, replacement"
 
 
 async def missing_views(connection: Connection) -> list[str]:
@@ -56,7 +62,7 @@ async def fleet_states(connection: Connection, ids: Sequence[str]) -> dict[str, 
     fleets = {
         row["scale_set"]: row
         for row in await connection.fetch(
-            "SELECT scale_set, held, barred_version FROM fleet_view "
+            "SELECT scale_set, held, barred_version, waiting FROM fleet_view "
             "WHERE scale_set = ANY($1::text[]) AND NOT deleted",
             list(ids),
         )
@@ -66,9 +72,25 @@ async def fleet_states(connection: Connection, ids: Sequence[str]) -> dict[str, 
             phases=phases[id],
             held=_json(fleets[id]["held"]) if id in fleets else None,
             barred_version=fleets[id]["barred_version"] if id in fleets else None,
+            waiting=_json(fleets[id]["waiting"]) if id in fleets else None,
         )
         for id in ids
     }
+
+
+async def fleet(connection: Connection, scale_set: str) -> FleetRow | None:
+    """Return the orchestrator's row of a scale set, once it has taken it over."""
+    row = await connection.fetchrow(
+        "SELECT spec, held, barred_version, start_requested, rollback_requested, hook, "
+        "last_version, waiting FROM fleet_view WHERE scale_set = $1 AND NOT deleted",
+        scale_set,
+    )
+    if row is None:
+        return None
+    values = dict(row)
+    for name in ("spec", "held", "hook", "waiting"):
+        values[name] = _json(values[name])
+    return FleetRow(**values)
 
 
 async def instances(
@@ -120,14 +142,27 @@ async def instance_counts(
     return [(row["phase"], row["power"], row["health"], row["count"]) for row in rows]
 
 
-async def versions_in_use(connection: Connection, scale_set: str) -> dict[str | None, int]:
-    """Return how many instances run each version."""
+async def standings(connection: Connection, scale_set: str) -> list[Standing]:
+    """Count the instances by version, and by whether an upgrade may touch them."""
     rows = await connection.fetch(
-        "SELECT version, count(*) AS count FROM instance_view "
-        "WHERE scale_set = $1 AND phase <> 'deleting' GROUP BY version",
+        "SELECT version, protect_from_scale_set_actions AS protected, skip_upgrade AS skips, "
+        "count(*) AS count FROM instance_view "
+        "WHERE scale_set = $1 AND phase <> 'deleting' GROUP BY version, protected, skips",
         scale_set,
     )
-    return {row["version"]: row["count"] for row in rows}
+    return [Standing(**dict(row)) for row in rows]
+
+
+async def can_return(connection: Connection, scale_set: str, last_version: str | None) -> bool:
+    """Say whether any instance that an upgrade may touch can go back to what it ran before."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM instance_view WHERE scale_set = $1 AND version = $2 "
+            "AND previous_version IS NOT NULL AND NOT protect_from_scale_set_actions)",
+            scale_set,
+            last_version,
+        )
+    )
 
 
 async def recent_upgrades(
@@ -157,6 +192,12 @@ async def upgrades(
         limit,
     )
     return [_upgrade(row) for row in rows]
+
+
+async def latest_upgrade(connection: Connection, scale_set: str) -> UpgradeRow | None:
+    """Return the upgrade that runs, or the last one."""
+    found = await upgrades(connection, scale_set, limit=1)
+    return found[0] if found else None
 
 
 async def upgrade(connection: Connection, scale_set: str, id: str) -> UpgradeRow | None:
@@ -189,40 +230,105 @@ async def batches(connection: Connection, upgrade_ids: Sequence[str]) -> dict[st
 async def results(connection: Connection, upgrade_id: str) -> list[ResultRow]:
     """Return each instance's part in an upgrade."""
     rows = await connection.fetch(
-        "SELECT id, state, batch, from_version, since, error, reason FROM upgrade_result_view "
+        f"SELECT {_RESULT} FROM upgrade_result_view "
         "WHERE upgrade_id = $1::uuid ORDER BY length(id), id",
         upgrade_id,
     )
-    return [ResultRow(**{**dict(row), "error": _json(row["error"])}) for row in rows]
+    return [_result(row) for row in rows]
+
+
+async def first_failure(connection: Connection, upgrade_id: str) -> ResultRow | None:
+    """Return the first instance that failed in an upgrade."""
+    row = await connection.fetchrow(
+        f"SELECT {_RESULT} FROM upgrade_result_view WHERE upgrade_id = $1::uuid "
+        "AND state IN ('failed', 'restoring', 'restored', 'restore_failed') "
+        "ORDER BY since, length(id), id LIMIT 1",
+        upgrade_id,
+    )
+    return None if row is None else _result(row)
+
+
+async def members(connection: Connection, upgrade_id: str, ids: Sequence[str]) -> frozenset[str]:
+    """Return which of these instances an upgrade includes."""
+    rows = await connection.fetch(
+        "SELECT id FROM upgrade_result_view WHERE upgrade_id = $1::uuid AND id = ANY($2::text[])",
+        upgrade_id,
+        list(ids),
+    )
+    return frozenset(row["id"] for row in rows)
 
 
 async def cancelled_at(connection: Connection, key: str, since: datetime) -> datetime | None:
     """Return when a person last asked to stop an upgrade that began at `since`."""
-    moment = await connection.fetchval(
-        "SELECT time FROM event_view WHERE stream = $1 AND type = 'upgrade.cancel_requested.v1' "
+    found = await _last_request(connection, key, since, ("upgrade.cancel_requested.v1",))
+    return None if found is None else found["time"]
+
+
+async def is_paused(connection: Connection, key: str, since: datetime) -> bool:
+    """Say whether a person paused an upgrade that began at `since`, and did not let it go on.
+
+    The log knows at once what the orchestrator's row will show a moment later.
+    """
+    kinds = ("upgrade.pause_requested.v1", "upgrade.resume_requested.v1")
+    found = await _last_request(connection, key, since, kinds)
+    return found is not None and found["type"] == kinds[0]
+
+
+async def _last_request(
+    connection: Connection, key: str, since: datetime, kinds: Sequence[str]
+) -> Mapping[str, Any] | None:
+    row: Mapping[str, Any] | None = await connection.fetchrow(
+        "SELECT type, time FROM event_view WHERE stream = $1 AND type = ANY($3::text[]) "
         "AND time >= $2 ORDER BY sequence DESC LIMIT 1",
         key,
         since,
+        list(kinds),
     )
-    return moment if isinstance(moment, datetime) else None
+    return row
+
+
+async def holds(connection: Connection, stream: str | None = None) -> list[HoldRow]:
+    """Return the versions that sets keep off, of one line or of all, the newest hold first."""
+    rows = await connection.fetch(
+        "SELECT version, image, by_set, upgrade_id, quarantine, error, held_at "
+        "FROM image_hold_view WHERE $1::text IS NULL OR stream = $1 "
+        "ORDER BY held_at DESC, stream, version",
+        stream,
+    )
+    return [_hold(row) for row in rows]
 
 
 async def images(connection: Connection, stream: str | None = None) -> list[Image]:
     """Return the images that are published and not withdrawn, of one stream or of all."""
     rows = await connection.fetch(
-        "SELECT image FROM image_view "
+        "SELECT image, published_at FROM image_view "
         "WHERE withdrawn_at IS NULL AND ($1::text IS NULL OR stream = $1)",
         stream,
     )
-    return [Image.model_validate_json(row["image"]) for row in rows]
+    return [_image(row) for row in rows]
 
 
 def _json(value: str | None) -> Any:
     return None if value is None else json.loads(value)
 
 
+def _image(row: Mapping[str, Any]) -> Image:
+    image = Image.model_validate_json(row["image"])
+    if image.published_at is None:  # recorded before images carried it
+        return image.model_copy(update={"published_at": row["published_at"]})
+    return image
+
+
 def _instance(row: Mapping[str, Any]) -> InstanceRow:
     return InstanceRow(**{**dict(row), "error": _json(row["error"])})
+
+
+def _result(row: Mapping[str, Any]) -> ResultRow:
+    return ResultRow(**{**dict(row), "error": _json(row["error"])})
+
+
+def _hold(row: Mapping[str, Any]) -> HoldRow:
+    return HoldRow(**{**dict(row), "image": _json(row["image"]), "error": _json(row["error"])})
 
 
 def _upgrade(row: Mapping[str, Any]) -> UpgradeRow:

@@ -6,11 +6,15 @@ from http_api.asgi import Gate
 from http_api.errors import add_handlers
 from http_api.routes import (
     events,
+    explain,
+    holds,
+    hooks,
     images,
     instances,
     load_balancers,
     operations,
     scale_sets,
+    steering,
     upgrades,
 )
 from http_api.writes import Server
@@ -27,8 +31,9 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
-    modules = (scale_sets, instances, upgrades, load_balancers, images, events, operations)
-    routers = [module.router for module in modules]
+    modules = (scale_sets, instances, upgrades, steering, hooks, explain, load_balancers, images)
+    others = (holds, events, operations)
+    routers = [module.router for module in (*modules, *others)]
     add_handlers(app, routers)
     for router in routers:
         app.include_router(router)

@@ -19,16 +19,25 @@ _WORDS = (
     "rollingUpgrades",
     "latest",
     "cancel",
+    "pause",
+    "resume",
+    "rollback",
+    "approveRollingUpgrade",
+    "lifecycleHookEvents",
     "manualupgrade",
+    "explain",
+    "state",
     "loadBalancers",
     "rollcall",
     "upgrades",
+    "events",
     "Microsoft.Compute",
     "Microsoft.Network",
 )
 _LITERALS = {word.lower(): word for word in _WORDS}
 # After these a literal stands where a name usually does.
-_FOLLOWED_BY_LITERAL = frozenset({"providers", "rollingUpgrades", "artifacttypes", "rollcall"})
+_FOLLOWED_BY_LITERAL = frozenset({"providers", "rollingUpgrades", "artifacttypes"})
+_PREFIX = "rollcall"  # what follows it takes turns as if it were not there
 
 
 def normal_path(path: str) -> str:
@@ -46,7 +55,7 @@ def normal_path(path: str) -> str:
         word = _LITERALS.get(segment.lower(), segment)
         if is_word:
             normal.append(word)
-            is_word = False
+            is_word = word == _PREFIX
         else:
             after_literal = normal[-1] in _FOLLOWED_BY_LITERAL
             normal.append(word if after_literal else segment)

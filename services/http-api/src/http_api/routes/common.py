@@ -87,18 +87,32 @@ Top = Annotated[int | None, Query(alias="$top", ge=1, le=1000)]
 SkipToken = Annotated[str, Query(alias="$skiptoken", max_length=500, pattern=r"^[^\x00]*$")]
 
 
-async def json_body(request: Request, server: ServerOf) -> dict[str, Any]:
-    """Return the request's JSON object. Raises ModelError, or ApiError 413."""
+async def raw_body(request: Request, server: ServerOf) -> bytes:
+    """Return the request's body. Raises ApiError 413."""
     limit = server.settings.api_max_body
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > limit:
             raise ApiError(413, "RequestEntityTooLarge", f"The body is larger than {limit} bytes.")
-    return parse_body(bytes(raw))
+    return bytes(raw)
+
+
+RawBody = Annotated[bytes, Depends(raw_body)]
+
+
+def json_body(raw: RawBody) -> dict[str, Any]:
+    """Return the request's JSON object. Raises ModelError."""
+    return parse_body(raw)
+
+
+def optional_body(raw: RawBody) -> dict[str, Any]:
+    """Return the request's JSON object; no body at all is an empty one. Raises ModelError."""
+    return parse_body(raw) if raw.strip() else {}
 
 
 JsonBody = Annotated[dict[str, Any], Depends(json_body)]
+OptionalBody = Annotated[dict[str, Any], Depends(optional_body)]
 
 
 def page(request: Request, value: Sequence[Any], token: str | None) -> Mapping[str, Any]:

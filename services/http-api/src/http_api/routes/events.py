@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -22,6 +22,7 @@ RETRY = 1000  # milliseconds after which a client that lost its stream asks agai
 ScaleSetId = Annotated[str, Query(alias="scaleSet", max_length=1000, pattern=r"^[^\x00]*$")]
 Stream = Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")]
 After = Annotated[int | None, Query(ge=0, lt=2**63)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def stream_name(scale_set: str, stream: str) -> str:
@@ -60,19 +61,8 @@ def cloud_event(row: Mapping[str, Any]) -> str:
     return f'{json.dumps(attributes)[:-1]}, "data": {row["body"]}}}'
 
 
-@router.get("")
-async def list_events(
-    request: Request,
-    pool: Pool,
-    scale_set: ScaleSetId = "",
-    stream: Stream = "",
-    after: After = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-) -> Response:
-    """Return a page of the log after a sequence number, oldest first."""
-    name = stream_name(scale_set, stream)
-    async with pool.acquire() as connection:
-        rows = await installation.events(connection, name, after=after or 0, limit=limit + 1)
+def log_page(request: Request, rows: Sequence[Mapping[str, Any]], limit: int) -> Response:
+    """Return at most `limit` entries, with the URL of what follows where there are more rows."""
     shown = rows[:limit]
     link = ""
     if len(rows) > limit:
@@ -80,6 +70,22 @@ async def list_events(
         link = f', "nextLink": {json.dumps(url)}'
     value = ", ".join(cloud_event(row) for row in shown)
     return Response(f'{{"value": [{value}]{link}}}', media_type="application/json")
+
+
+@router.get("")
+async def list_events(
+    request: Request,
+    pool: Pool,
+    scale_set: ScaleSetId = "",
+    stream: Stream = "",
+    after: After = None,
+    limit: Limit = 200,
+) -> Response:
+    """Return a page of the log after a sequence number, oldest first."""
+    name = stream_name(scale_set, stream)
+    async with pool.acquire() as connection:
+        rows = await installation.events(connection, name, after=after or 0, limit=limit + 1)
+    return log_page(request, rows, limit)
 
 
 @router.get("/stream")

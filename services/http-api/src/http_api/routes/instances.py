@@ -1,14 +1,19 @@
-"""Instances of a scale set, and bringing them to the model (M41)."""
+"""Instances of a scale set, protecting them, and bringing them to the model (M41)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
-from rollcall_contracts.events import Event, ModelDeployRequested
+from rollcall_contracts.events import Event, InstanceProtectionChanged, ModelDeployRequested
 from rollcall_kit.outbox import Connection
 
 from http_api import queries
+from http_api.domain.asking import read_instance_ids
 from http_api.domain.present.instances import InstanceRow, instance_json, instance_view_json
+from http_api.domain.present.scale_sets import StoredScaleSet
+from http_api.domain.protection import read_protection
 from http_api.errors import ApiError
 from http_api.routes.common import (
     SET,
@@ -73,6 +78,32 @@ async def get(scale_set: ScaleSet, instance: Instance, expand: Expand = "") -> R
     return JSONResponse(instance_json(scale_set, instance, with_view=wants_view(expand)))
 
 
+@router.put(INSTANCES + "/{instance_id}")
+async def put(
+    scale_set: ScaleSet, instance: Instance, body: JsonBody, server: ServerOf
+) -> Response:
+    """Protect an instance, or no longer; the rest of its model is the set's, and left alone."""
+    wanted = read_protection(body)
+    if wanted is not None:
+        event = InstanceProtectionChanged(
+            scale_set=scale_set.id,
+            instance_id=instance.id,
+            protect_from_scale_in=wanted.scale_in,
+            protect_from_scale_set_actions=wanted.set_actions,
+        )
+
+        async def work(connection: Connection) -> tuple[None, list[Event]]:
+            return None, [event]  # also where the view says so already: another may be on its way
+
+        await server.transact(work)
+        instance = replace(
+            instance,
+            protect_from_scale_in=wanted.scale_in,
+            protect_from_scale_set_actions=wanted.set_actions,
+        )
+    return JSONResponse(instance_json(scale_set, instance, with_view=False))
+
+
 @router.get(INSTANCES + "/{instance_id}/instanceView")
 async def get_view(scale_set: ScaleSet, instance: Instance) -> Response:
     """Return the state of one instance at this moment."""
@@ -82,27 +113,26 @@ async def get_view(scale_set: ScaleSet, instance: Instance) -> Response:
 @router.post(SET + "/manualupgrade")
 async def deploy_model(scale_set: ScaleSet, body: JsonBody, server: ServerOf) -> Response:
     """Bring instances to the model now, failed ones too; `["*"]` means all."""
-    names = {key.lower(): value for key, value in body.items()}
-    ids = names.get("instanceids")
-    if not isinstance(ids, list) or not ids or not all(isinstance(each, str) for each in ids):
-        raise ApiError(
-            400,
-            "InvalidParameter",
-            'instanceIds must be a list of instance ids, or ["*"] for all.',
-            target="instanceIds",
-        )
+    ids = read_instance_ids(body, required=True)
 
     async def work(connection: Connection) -> tuple[None, list[Event]]:
-        if "*" not in ids:
-            known = await queries.known_instances(connection, scale_set.id, ids)
-            unknown = [each for each in ids if each not in known]
-            if unknown:
-                raise _no_instances(scale_set.name, unknown, status=400)
-        wanted = ("*",) if "*" in ids else tuple(dict.fromkeys(ids))
-        return None, [ModelDeployRequested(scale_set=scale_set.id, instance_ids=wanted)]
+        await check_instances(connection, scale_set, ids)
+        return None, [ModelDeployRequested(scale_set=scale_set.id, instance_ids=ids)]
 
     await server.transact(work)
     return Response(status_code=202)
+
+
+async def check_instances(
+    connection: Connection, scale_set: StoredScaleSet, ids: Sequence[str]
+) -> None:
+    """Raise ApiError 400 where the set has no such instance; `*` is all that it has."""
+    if "*" in ids:
+        return
+    known = await queries.known_instances(connection, scale_set.id, ids)
+    unknown = [each for each in ids if each not in known]
+    if unknown:
+        raise _no_instances(scale_set.name, unknown, status=400)
 
 
 def _no_instances(scale_set: str, ids: list[str], *, status: int) -> ApiError:

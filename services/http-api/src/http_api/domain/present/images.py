@@ -1,10 +1,37 @@
 """Image lists (M22): bare JSON arrays, as Azure gives them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rollcall_contracts.model import Image, ImageReference
 from rollcall_contracts.versions import version_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRow:
+    """One row of the orchestrator's image_hold_view."""
+
+    version: str
+    image: Mapping[str, Any]
+    by_set: str
+    upgrade_id: str
+    quarantine: bool
+    error: Mapping[str, Any]
+    held_at: datetime
+
+
+def hold_json(hold: HoldRow) -> dict[str, Any]:
+    """Return a version that sets keep off, and why."""
+    return {
+        **{part: hold.image.get(part) for part in ("publisher", "offer", "sku", "version")},
+        "bySet": hold.by_set,
+        "upgradeId": hold.upgrade_id,
+        "quarantine": hold.quarantine,
+        "error": hold.error,
+        "heldTime": hold.held_at.isoformat(),
+    }
 
 
 def names(images: Iterable[Image], part: Callable[[Image], str]) -> list[str]:

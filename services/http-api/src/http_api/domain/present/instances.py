@@ -44,6 +44,12 @@ class InstanceRow:
     since: datetime
     error: Mapping[str, Any] | None
     created_at: datetime
+    previous_version: str | None
+    replaces: str | None
+    protect_from_scale_in: bool
+    protect_from_scale_set_actions: bool
+    phase_order: int | None
+    skip_upgrade: bool
 
 
 def instance_json(
@@ -66,6 +72,10 @@ def instance_json(
         "storageProfile": {**storage, "imageReference": reference},
         "osProfile": {**os_profile, "computerName": computer_name(scale_set, instance.id)},
         "provisioningState": _PROVISIONING[instance.phase],
+        "protectionPolicy": {
+            "protectFromScaleIn": instance.protect_from_scale_in,
+            "protectFromScaleSetActions": instance.protect_from_scale_set_actions,
+        },
         "timeCreated": instance.created_at.isoformat(),
         "rollcall": {
             "host": instance.host,
@@ -77,6 +87,10 @@ def instance_json(
             "generation": instance.generation,
             "health": instance.health,
             "error": instance.error,
+            "previousVersion": instance.previous_version,
+            "replaces": instance.replaces,
+            "phaseOrderingNumber": instance.phase_order,
+            "skipUpgrade": instance.skip_upgrade,
         },
     }
     if with_view:

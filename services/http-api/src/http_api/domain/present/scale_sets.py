@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rollcall_contracts.model import LATEST, ImageReference
+
 from http_api.domain.documents import at
 from http_api.domain.policy import upgrade_policy_json
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS
@@ -51,6 +53,15 @@ class StoredScaleSet(Stored):
         return int(at(self.model, "sku.capacity"))
 
     @property
+    def image(self) -> ImageReference:
+        """Return the image that the set follows."""
+        reference = ImageReference.model_validate(
+            at(self.model, "properties.virtualMachineProfile.storageProfile.imageReference")
+        )
+        is_latest = reference.version.lower() == LATEST
+        return reference.model_copy(update={"version": LATEST}) if is_latest else reference
+
+    @property
     def location(self) -> str:
         """Return the Azure location that the model names."""
         return str(self.model["location"])
@@ -63,6 +74,7 @@ class FleetState:
     phases: Mapping[str, int] = field(default_factory=dict)  # instances by phase
     held: Mapping[str, Any] | None = None  # why an upgrade does not start
     barred_version: str | None = None
+    waiting: Mapping[str, Any] | None = None  # {code, message, until}
 
 
 def provisioning_state(capacity: int, phases: Mapping[str, int]) -> str:
@@ -87,6 +99,8 @@ def scale_set_json(stored: StoredScaleSet, state: FleetState) -> dict[str, Any]:
         rollcall["held"] = state.held
     if state.barred_version is not None:
         rollcall["barredVersion"] = state.barred_version
+    if state.waiting is not None:
+        rollcall["waitingFor"] = state.waiting
     return {
         "id": stored.id,
         "name": stored.name,

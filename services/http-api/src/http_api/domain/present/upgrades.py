@@ -23,6 +23,10 @@ class UpgradeRow:
     image: Mapping[str, Any]
     policy: Mapping[str, Any]
     cancel_requested: bool
+    pause_requested: bool
+    deferred: bool
+    override: bool
+    rollback_of: str | None
     batch: int
     started_at: datetime
     ended_at: datetime | None
@@ -31,9 +35,15 @@ class UpgradeRow:
     successful: int
     failed: int
     in_progress: int
-    pending: int
+    pending: int  # with those skipped
+    skipped: int
     restored: int
     restore_failed: int
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether it has not ended."""
+        return self.status == "RollingForward"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +70,15 @@ class ResultRow:
     since: datetime
     error: Mapping[str, Any] | None
     reason: str
+    approved: bool
+    phase: int | None
+    replacement: str | None
 
 
-def history_json(upgrade: UpgradeRow, location: str) -> dict[str, Any]:
-    """Return one entry of osUpgradeHistory.
+def history_json(
+    upgrade: UpgradeRow, location: str, *, failure: ResultRow | None = None
+) -> dict[str, Any]:
+    """Return one entry of osUpgradeHistory; `failure` is the first failed instance, if any.
 
     The seed's page shows `completedTime` where Azure's API has `endTime`: both are given.
     """
@@ -79,16 +94,27 @@ def history_json(upgrade: UpgradeRow, location: str) -> dict[str, Any]:
         "startedBy": upgrade.started_by,
         "targetImageReference": _image_json(upgrade),
         "rollbackInfo": _rollback_json(upgrade),
+        "rollcall": {"upgradeId": upgrade.id, **_own_json(upgrade)},
     }
-    if upgrade.error is not None:
-        properties["error"] = _error_json(upgrade.error)
+    error = _shown_error(upgrade, failure)
+    if error is not None:
+        properties["error"] = error
     return {"properties": properties, "type": _TYPE, "location": location}
 
 
 def latest_json(
-    upgrade: UpgradeRow, *, scale_set: str, location: str, cancelled_at: datetime | None
+    upgrade: UpgradeRow,
+    *,
+    scale_set: str,
+    location: str,
+    cancelled_at: datetime | None,
+    waiting: Mapping[str, Any] | None = None,
+    failure: ResultRow | None = None,
 ) -> dict[str, Any]:
-    """Return rollingUpgrades/latest; `cancelled_at` is when a person asked to stop, if one did."""
+    """Return rollingUpgrades/latest; `cancelled_at` is when a person asked to stop, if one did.
+
+    `waiting` is what the set waits for, `failure` the first instance that failed.
+    """
     acted_at = cancelled_at or upgrade.started_at
     properties: dict[str, Any] = {
         "policy": to_json(RollingPolicy.model_validate(upgrade.policy)),
@@ -99,9 +125,16 @@ def latest_json(
             "lastActionTime": acted_at.isoformat(),
         },
         "progress": _progress_json(upgrade),
+        "rollcall": {
+            "upgradeId": upgrade.id,
+            **_own_json(upgrade),
+            "pauseRequested": upgrade.pause_requested,
+            "waitingFor": waiting if upgrade.is_running else None,
+        },
     }
-    if upgrade.error is not None:
-        properties["error"] = _error_json(upgrade.error)
+    error = _shown_error(upgrade, failure)
+    if error is not None:
+        properties["error"] = error
     return {
         "id": f"{scale_set}/rollingUpgrades/latest",
         "name": "latest",
@@ -124,6 +157,8 @@ def upgrade_json(
         "reason": upgrade.reason,
         "error": None if upgrade.error is None else _error_json(upgrade.error),
         "cancelRequested": upgrade.cancel_requested,
+        "pauseRequested": upgrade.pause_requested,
+        **_own_json(upgrade),
         "targetImageReference": _image_json(upgrade),
         "policy": to_json(RollingPolicy.model_validate(upgrade.policy)),
         "progress": _progress_json(upgrade),
@@ -156,6 +191,48 @@ def _result_json(result: ResultRow) -> dict[str, Any]:
         "since": result.since.isoformat(),
         "error": None if result.error is None else _error_json(result.error),
         "reason": result.reason,
+        "approved": result.approved,
+        "phaseOrderingNumber": result.phase,
+        "replacement": result.replacement,
+    }
+
+
+def _own_json(upgrade: UpgradeRow) -> dict[str, Any]:
+    """Return what Azure has no place for. Skipped instances are among Azure's pending ones."""
+    return {
+        "override": upgrade.override,
+        "rollbackOf": upgrade.rollback_of,
+        "deferred": upgrade.deferred,
+        "skippedInstanceCount": upgrade.skipped,
+    }
+
+
+def _shown_error(upgrade: UpgradeRow, failure: ResultRow | None) -> dict[str, Any] | None:
+    """Return why an upgrade ended, or that it goes on although instances failed."""
+    if upgrade.error is not None:
+        return _error_json(upgrade.error)
+    if not upgrade.is_running or not upgrade.failed:
+        return None
+    policy = RollingPolicy.model_validate(upgrade.policy)
+    done, percent = (
+        upgrade.successful + upgrade.failed,
+        policy.max_unhealthy_upgraded_instance_percent,
+    )
+    floor = policy.max_unhealthy_upgraded_instance_count
+    exceeded = upgrade.failed > floor and upgrade.failed * 100 > percent * done
+    limit = f"{percent}%" + (f" and {floor}" if floor else "")
+    if upgrade.override or upgrade.rollback_of is not None:
+        goes_on = "The rollout continues: it was asked for in spite of failures."
+    elif exceeded:
+        goes_on = f"The rollout stops after its current batch: more than {limit} may not fail."
+    else:
+        goes_on = f"The rollout continues, as long as not more than {limit} of them fail."
+    first = "" if failure is None else f" First failed instance ID is: {failure.id}."
+    if failure is not None and failure.error is not None:
+        first = f" The first error is: {failure.error.get('message')}{first}"
+    return {
+        "code": "RollingUpgradeInProgressWithFailedUpgradedVMs",
+        "message": f"{upgrade.failed} of {done} upgraded instances failed. {goes_on}{first}",
     }
 
 

@@ -1,0 +1,161 @@
+"""What people ask of upgrades: start and cancel (M52), pause, resume, roll back, approve."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Depends, Response
+from rollcall_contracts.events import (
+    Event,
+    UpgradeApproveRequested,
+    UpgradeCancelRequested,
+    UpgradePauseRequested,
+    UpgradeResumeRequested,
+    UpgradeRollbackRequested,
+    UpgradeStartRequested,
+)
+from rollcall_kit.outbox import Connection
+
+from http_api import queries
+from http_api.domain.asking import (
+    Refusal,
+    read_instance_ids,
+    read_wish,
+    refusal_to_approve,
+    refusal_to_pause,
+    refusal_to_resume,
+    refusal_to_roll_back,
+    refusal_to_start,
+)
+from http_api.domain.present.scale_sets import StoredScaleSet
+from http_api.domain.present.upgrades import UpgradeRow
+from http_api.errors import ApiError
+from http_api.routes.common import SET, OptionalBody, ScaleSet, ServerOf, need_api_version
+from http_api.routes.instances import INSTANCES, Instance, check_instances
+from http_api.writes import Server
+
+router = APIRouter(tags=["upgrades"], dependencies=[Depends(need_api_version)])
+ROLLING = SET + "/rollingUpgrades"
+
+# Given the upgrade that runs, returns why not, if so.
+Check = Callable[[Connection, UpgradeRow | None], Awaitable[Refusal | None]]
+
+
+@router.post(SET + "/osRollingUpgrade")
+async def start(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Ask for an upgrade to the latest version now; refused where there is nothing to do."""
+    wish = read_wish(body)
+
+    async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        reference = scale_set.image
+        return refusal_to_start(
+            name=scale_set.name,
+            is_running=running is not None,
+            version=reference.version,
+            images=await queries.images(connection, "/".join(reference.stream)),
+            standings=await queries.standings(connection, scale_set.id),
+        )
+
+    event = UpgradeStartRequested(
+        scale_set=scale_set.id, override=wish.override, reason=wish.reason
+    )
+    return await _ask(server, scale_set, event, check)
+
+
+@router.post(ROLLING + "/cancel")
+async def cancel(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Ask the running upgrade to stop after its current batch (M05)."""
+    wish = read_wish(body)
+
+    async def check(_connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        if running is None:  # Azure's own code and words
+            raise ApiError(409, "Conflict", "There is no ongoing Rolling Upgrade to cancel.")
+        return None
+
+    event = UpgradeCancelRequested(scale_set=scale_set.id, reason=wish.reason)
+    return await _ask(server, scale_set, event, check)
+
+
+@router.post(ROLLING + "/pause")
+async def pause(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Ask that no further batch starts until the upgrade is resumed."""
+    wish = read_wish(body)
+
+    async def check(_connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        cancelled = running is not None and running.cancel_requested
+        return refusal_to_pause(is_running=running is not None, is_cancelled=cancelled)
+
+    event = UpgradePauseRequested(scale_set=scale_set.id, reason=wish.reason)
+    return await _ask(server, scale_set, event, check)
+
+
+@router.post(ROLLING + "/resume")
+async def resume(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Let a paused upgrade go on."""
+    wish = read_wish(body)
+
+    async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        paused = running is not None and await queries.is_paused(
+            connection, scale_set.id.lower(), running.started_at
+        )
+        return refusal_to_resume(is_running=running is not None, is_paused=paused)
+
+    event = UpgradeResumeRequested(scale_set=scale_set.id, reason=wish.reason)
+    return await _ask(server, scale_set, event, check)
+
+
+@router.post(ROLLING + "/rollback")
+async def roll_back(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Ask to bring the set back to what its last upgrade found there."""
+    wish = read_wish(body)
+
+    async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        fleet = await queries.fleet(connection, scale_set.id)
+        last = None if fleet is None else fleet.last_version
+        return refusal_to_roll_back(
+            name=scale_set.name,
+            is_running=running is not None,
+            is_rollback=running is not None and running.rollback_of is not None,
+            can_return=await queries.can_return(connection, scale_set.id, last),
+        )
+
+    event = UpgradeRollbackRequested(scale_set=scale_set.id, reason=wish.reason)
+    return await _ask(server, scale_set, event, check)
+
+
+@router.post(SET + "/approveRollingUpgrade")
+async def approve(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+    """Approve a deferred upgrade of all its instances, or of those named."""
+    return await _approve(server, scale_set, read_instance_ids(body, required=False))
+
+
+@router.post(INSTANCES + "/{instance_id}/approveRollingUpgrade")
+async def approve_one(scale_set: ScaleSet, instance: Instance, server: ServerOf) -> Response:
+    """Approve a deferred upgrade of one instance."""
+    return await _approve(server, scale_set, (instance.id,))
+
+
+async def _approve(server: Server, scale_set: StoredScaleSet, ids: tuple[str, ...]) -> Response:
+    async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        await check_instances(connection, scale_set, ids)
+        return refusal_to_approve(
+            is_running=running is not None,
+            is_deferred=running is not None and running.deferred,
+            ids=ids,
+            members=await queries.members(connection, running.id, ids) if running else (),
+        )
+
+    event = UpgradeApproveRequested(scale_set=scale_set.id, instance_ids=ids)
+    return await _ask(server, scale_set, event, check)
+
+
+async def _ask(server: Server, scale_set: StoredScaleSet, event: Event, check: Check) -> Response:
+    """Log a request, unless it would come to nothing. Raises ApiError."""
+
+    async def work(connection: Connection) -> tuple[None, list[Event]]:
+        last = await queries.latest_upgrade(connection, scale_set.id)
+        refusal = await check(connection, last if last is not None and last.is_running else None)
+        if refusal is not None:
+            raise ApiError(refusal.status, "OperationNotAllowed", refusal.message)
+        return None, [event]
+
+    await server.transact(work)
+    return Response(status_code=202)
