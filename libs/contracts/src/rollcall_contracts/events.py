@@ -261,7 +261,7 @@ class ImageFetchRequested(SetEvent):
 
 
 class ProbeTarget(Model):
-    """Where one instance's application listens, and its health as last known."""
+    """Where one instance's application listens, and what it said last."""
 
     instance_id: str
     attempt: int
@@ -269,6 +269,8 @@ class ProbeTarget(Model):
     address: str
     port: int
     health: Health = Health.UNKNOWN
+    phase_ordering_number: int | None = None
+    skip_upgrade: bool = False
 
 
 class ProbeRequested(SetEvent):

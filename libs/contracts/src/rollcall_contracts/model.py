@@ -149,7 +149,8 @@ class MetricGate(Model):
     given: does not meet the first), or is inconclusive: no number, several, NaN, or between both.
     """
 
-    server: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000)]
+    # Without user and password: the gate is part of events, which auditors read.
+    server: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)]
     query: Annotated[str, Field(min_length=1, max_length=8000)]
     success_condition: Condition  # such as "<= 0.01"
     failure_condition: Condition | None = None

@@ -150,6 +150,8 @@ def request_probes(fleet: Fleet, now: datetime) -> list[e.Event]:
                     address=instance.address or "",
                     port=instance.port or probe.port,
                     health=instance.health,
+                    phase_ordering_number=instance.phase_order,
+                    skip_upgrade=instance.skip_upgrade,
                 )
                 for instance in group[start : start + TARGETS]
             ),

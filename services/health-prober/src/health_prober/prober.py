@@ -122,7 +122,10 @@ class Prober:
     ) -> None:
         settings, probe = self._settings, request.probe
         clock = asyncio.get_running_loop().time
-        standing = opening(target.health)
+        known = Wish(
+            phase_ordering_number=target.phase_ordering_number, skip_upgrade=target.skip_upgrade
+        )
+        standing = opening(target.health, known)
         fast, fast_pause = request.fast, min(settings.probe_fast_interval, probe.interval)
         lane = self._lane
         if not fast:

@@ -19,9 +19,9 @@ class Standing:
     told: Wish = NO_WISH  # as it was in the last report
 
 
-def opening(known: Health) -> Standing:
-    """Return the standing at a lease's start, from the health in the request."""
-    return Standing(health=None if known is Health.UNKNOWN else known)
+def opening(known: Health, wish: Wish = NO_WISH) -> Standing:
+    """Return the standing at a lease's start, from what the request says is known."""
+    return Standing(health=None if known is Health.UNKNOWN else known, wish=wish, told=wish)
 
 
 def judge(
