@@ -18,6 +18,7 @@ from http_api.domain.documents import ModelError
 log = structlog.get_logger()
 
 _HTTP_CODES = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}
+_AGAIN = {"Retry-After": "1"}  # seconds
 
 
 class ApiError(Exception):
@@ -57,7 +58,8 @@ def add_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     @app.exception_handler(ApiError)
     async def on_api_error(_request: Request, error: ApiError) -> JSONResponse:
-        return error_response(error.status, error.failure)
+        headers = _AGAIN if error.status == 503 else {}
+        return error_response(error.status, error.failure, headers=headers)
 
     @app.exception_handler(ModelError)
     async def on_model_error(_request: Request, error: ModelError) -> JSONResponse:
@@ -122,6 +124,4 @@ def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
 
 
 def _unavailable(message: str) -> JSONResponse:
-    return error_response(
-        503, Failure(code="ServiceUnavailable", message=message), headers={"Retry-After": "1"}
-    )
+    return error_response(503, Failure(code="ServiceUnavailable", message=message), headers=_AGAIN)
