@@ -25,7 +25,8 @@ BOOTS = (0.0, 2.0)
 POLL = 0.3
 
 
-async def _until(fleet: DemoFleet, reached: Callable[[FleetView], bool]) -> FleetView:
+async def until(fleet: DemoFleet, reached: Callable[[FleetView], bool]) -> FleetView:
+    """Return the set as soon as it is so."""
     while not reached(view := await fleet.view()):
         await asyncio.sleep(POLL)
     return view
@@ -40,21 +41,27 @@ async def _ours(folder: Path, size: int, boot: float, rounds: int) -> float:
     async with Stack(options) as stack:
         fleet = DemoFleet(stack.api_url, stack.token)
         await fleet.create(size, health_timeout="PT60S")
-        await _until(fleet, lambda view: view.is_healthy_at("1.0", size))
+        await until(fleet, lambda view: view.is_healthy_at("1.0", size))
         for number in range(1, rounds + 1):
             version = f"1.{number}"
             feed.publish(version)
-            view = await _until(fleet, partial(_has_ended, version))
-            if view.upgrade is None or view.upgrade["status"] != "Completed":
-                raise RuntimeError(f"the rollout did not complete: {view.upgrade}")
-            start, end = (datetime.fromisoformat(view.upgrade[k]) for k in ("startTime", "endTime"))
-            best = min(best, (end - start).total_seconds())
+            view = await until(fleet, partial(has_ended, version))
+            best = min(best, seconds_of(view))
         await fleet.close()
     return best
 
 
-def _has_ended(version: str, view: FleetView) -> bool:
+def has_ended(version: str, view: FleetView) -> bool:
+    """Say whether the upgrade to a version is over."""
     return view.has_ended(version) is not None
+
+
+def seconds_of(view: FleetView) -> float:
+    """Return how long the last upgrade took. Raises RuntimeError when it did not complete."""
+    if view.upgrade is None or view.upgrade["status"] != "Completed":
+        raise RuntimeError(f"the rollout did not complete: {view.upgrade}")
+    start, end = (datetime.fromisoformat(view.upgrade[key]) for key in ("startTime", "endTime"))
+    return (end - start).total_seconds()
 
 
 async def _floor(folder: Path, size: int, boot: float, rounds: int) -> float:

@@ -15,11 +15,17 @@ class Feed:
     """A signed feed of real image files, in a folder."""
 
     def __init__(
-        self, folder: Path, *, image: Mapping[str, str] = IMAGE, boot_seconds: float = 0.0
+        self,
+        folder: Path,
+        *,
+        image: Mapping[str, str] = IMAGE,
+        boot_seconds: float = 0.0,
+        boot_spread: float = 0.0,
     ) -> None:
         """Take where it is kept, whose image it offers, and how long the application boots."""
         self.image = image
         self._boot_seconds = boot_seconds
+        self._boot_spread = boot_spread
         self.folder = folder / "feed"
         self._built = folder / "built"
         self.keyring = folder / "feed-key.gpg"
@@ -37,6 +43,7 @@ class Feed:
             version,
             healthy=healthy,
             boot_seconds=self._boot_seconds,
+            boot_spread=self._boot_spread,
         )
         self.add(version, file)
         self.sign()

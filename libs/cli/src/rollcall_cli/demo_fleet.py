@@ -62,7 +62,9 @@ class DemoFleet:
         """Close the connections."""
         await self.http.aclose()
 
-    async def create(self, capacity: int, *, health_timeout: str) -> None:
+    async def create(
+        self, capacity: int, *, health_timeout: str, policy: Mapping[str, Any] | None = None
+    ) -> None:
         """Put a load balancer with its probe, and a set that upgrades by itself."""
         probe = {
             "name": "health",
@@ -87,7 +89,7 @@ class DemoFleet:
                 "upgradePolicy": {
                     "mode": "Manual",
                     "automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": True},
-                    "rollingUpgradePolicy": {"healthTimeout": health_timeout},
+                    "rollingUpgradePolicy": {"healthTimeout": health_timeout, **(policy or {})},
                 },
                 "virtualMachineProfile": {
                     "storageProfile": {"imageReference": {**self.image, "version": "latest"}},

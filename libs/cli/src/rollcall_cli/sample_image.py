@@ -19,10 +19,12 @@ import os, socket, time
 VERSION = {version!r}
 HEALTHY = {healthy!r}
 BOOT_SECONDS = {boot_seconds!r}
+BOOT_SPREAD = {boot_spread!r}  # seconds more for some: each instance always has the same
 
 with open(os.path.join(os.environ["ROLLCALL_DATA_DIR"], "boots"), "a") as boots:
     boots.write(VERSION + "\\n")
-time.sleep(BOOT_SECONDS)
+number = int(os.environ.get("ROLLCALL_INSTANCE_ID", "0"))
+time.sleep(BOOT_SECONDS + BOOT_SPREAD * (number * 37 % 11) / 10)
 
 STATE = "Healthy" if HEALTHY else "Unhealthy"
 ANSWERS = {{
@@ -63,17 +65,28 @@ while True:
 
 
 def build_image(
-    path: Path | str, version: str, *, healthy: bool = True, boot_seconds: float = 0.0
+    path: Path | str,
+    version: str,
+    *,
+    healthy: bool = True,
+    boot_seconds: float = 0.0,
+    boot_spread: float = 0.0,
 ) -> Path:
     """Write an image (tar.gz) to `path`, and return where it is.
 
     `healthy=False` makes one whose application says that it is not. `boot_seconds` is the time
-    between its start and its first answer.
+    between its start and its first answer; `boot_spread` makes it up to so much longer, unequally
+    over the instances.
     """
     files = {
         "VERSION": (f"{version}\n".encode(), 0o644),
         "init": (
-            _INIT.format(version=version, healthy=healthy, boot_seconds=boot_seconds).encode(),
+            _INIT.format(
+                version=version,
+                healthy=healthy,
+                boot_seconds=boot_seconds,
+                boot_spread=boot_spread,
+            ).encode(),
             0o755,
         ),
     }

@@ -145,6 +145,8 @@ def _end(
         draft.put(last_version=None)  # what was rolled back is not rolled back again
     elif any(member.state not in UNTOUCHED for member in members):
         draft.put(last_version=upgrade.image.version)
+    else:
+        draft.put(rollback_requested=False)  # its cancellation was all that there was to undo
     if status is not UpgradeStatus.COMPLETED or any(_did_not_succeed(m) for m in members):
         draft.put(barred_version=upgrade.image.version)
 

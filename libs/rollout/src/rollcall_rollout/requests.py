@@ -42,6 +42,9 @@ def _request_creation(
     zones = draft.get("spec").zones
     number = int(order.instance_id)
     known = draft.instance(order.instance_id)
+    zone = zones[number % len(zones)] if zones else None
+    if order.replaces is not None and (old := draft.instance(order.replaces)) is not None:
+        zone = old.zone
     draft.put_instance(
         Instance(
             id=order.instance_id,
@@ -50,7 +53,7 @@ def _request_creation(
             phase=InstancePhase.CREATING,
             since=now,
             created_at=known.created_at if known else now,
-            zone=zones[number % len(zones)] if zones else None,
+            zone=zone,
             replaces=order.replaces,
         )
     )

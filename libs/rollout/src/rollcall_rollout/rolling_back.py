@@ -24,9 +24,9 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
         return []
     bad = fleet.last_version
     leaving = _leaving(fleet, bad)
-    if bad is None or not leaving:
-        return _refuse(fleet, "the last upgrade changed no instance: there is nothing to undo")
     previous = _previous(leaving)
+    if bad is None or previous is None:
+        return _refuse(fleet, "the last upgrade changed no instance: there is nothing to undo")
     target = next((image for image in fleet.images if image.version == previous), None)
     if target is None:
         return _refuse(
@@ -54,12 +54,12 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
 
 
 def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
+    """Return who goes back: also those that a scale-out made from the bad version."""
     return sorted(
         (
             instance
             for instance in fleet.instances.values()
             if instance.version == bad
-            and instance.previous_version is not None
             and not instance.is_busy
             and not instance.protect_from_scale_set_actions
         ),
@@ -67,10 +67,10 @@ def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
     )
 
 
-def _previous(leaving: list[Instance]) -> str:
+def _previous(leaving: list[Instance]) -> str | None:
     """Return what most of them ran before; of equally many, the higher version."""
     counts = Counter(i.previous_version for i in leaving if i.previous_version is not None)
-    return max(counts, key=lambda version: (counts[version], version_key(version)))
+    return max(counts, key=lambda version: (counts[version], version_key(version)), default=None)
 
 
 def _quarantine(fleet: Fleet, bad: str, upgrade_id: str, words: str) -> list[e.Event]:

@@ -48,13 +48,15 @@ def due(fleet: Fleet, now: datetime) -> Image | None:
     """Return the version to which the set should go by itself, if nothing held it back (M01)."""
     if not fleet.spec.automatic_os_upgrade or fleet.spec.image.version != LATEST:
         return None
-    target = fleet.target(now) or fleet.latest
-    if target is None or not _included(fleet, target):
-        return None
     barred = fleet.barred_version
-    if barred is not None and target.order <= version_key(barred):
-        return None
-    return target
+    for target in (fleet.target(now), fleet.latest):  # the second may be too young yet
+        if (
+            target is not None
+            and (barred is None or target.order > version_key(barred))
+            and _included(fleet, target)
+        ):
+            return target
+    return None
 
 
 def before_start(fleet: Fleet, target: Image, now: datetime) -> Wait | None:

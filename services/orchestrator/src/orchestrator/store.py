@@ -7,7 +7,7 @@ saved the set since.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from orchestrator import rows
 T = TypeVar("T")
 
 HOST_SILENT = timedelta(seconds=30)
+NEVER = timedelta(days=36_500)
 
 
 @dataclass(slots=True)
@@ -217,11 +218,11 @@ async def save(
 ) -> None:
     """Write what changed, and keep the new state for the next time."""
     scale_set = after.spec.scale_set
+    token = uuid4()
     if after.deleted and not after.instances:
-        await connection.execute("DELETE FROM fleets WHERE scale_set = $1", scale_set)
+        await _bury(connection, after, token, now)
         cache.fleets.pop(scale_set, None)
         return
-    token = uuid4()
     await _save_fleet(connection, after, token, wake_at, now)
     await note_holds(connection, decided, now)
     old_instances = before.instances if before else {}
@@ -250,6 +251,18 @@ async def save(
         await _save_upgrade(connection, scale_set, running, after.upgrade, moved)
     await _save_batches(connection, decided, now)
     cache.put(scale_set, token, after.saved())
+
+
+async def _bury(connection: Connection, fleet: Fleet, token: UUID, now: datetime) -> None:
+    """Leave nothing of a deleted set but its revision and the numbers that it has used.
+
+    A model of before, delivered once more, is then known as older and does not bring it back.
+    """
+    grave = replace(Fleet(spec=fleet.spec), deleted=True, next_id=fleet.next_id)
+    scale_set = fleet.spec.scale_set
+    await connection.execute("DELETE FROM instances WHERE scale_set = $1", scale_set)
+    await connection.execute("DELETE FROM upgrades WHERE scale_set = $1", scale_set)
+    await _save_fleet(connection, grave, token, now + NEVER, now)
 
 
 _FLEET_COLUMNS = (
