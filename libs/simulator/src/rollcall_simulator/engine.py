@@ -11,6 +11,7 @@ Hosts and probers answer as `Answers` says; nothing is lost, doubled or reordere
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, HookAction, MetricOutcome
@@ -95,7 +96,7 @@ class _Run:
         self.agenda = Agenda(self.start)
         end = limit.total_seconds()
         for time, event in self.happenings:
-            self.agenda.when(self.agenda.at(time), lambda event=event: self.inbox.append(event))  # type: ignore[misc]  # mypy infers no lambda with a default
+            self.agenda.when(self.agenda.at(time), partial(self.inbox.append, event))
         busy_until = 0.0
         self._decide()
         while self.agenda.seconds < end:

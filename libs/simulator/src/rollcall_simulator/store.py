@@ -1,0 +1,104 @@
+"""The database of the orchestrator, as plain maps: written as the real one is, and read back.
+
+After a decision only what is noted as changed is written. So a change that nobody noted is lost
+with the process that knew of it, and the next read shows that.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from rollcall_contracts import events as e
+from rollcall_contracts.model import Image
+from rollcall_rollout import Fleet, Instance, Member, Upgrade
+from rollcall_rollout.state import Hold
+
+# What a fleet has beside its instances and members: written whole each time.
+_SURROUNDINGS = frozenset({"images", "hosts", "holds", "room"})
+_APART = _SURROUNDINGS | {"instances", "upgrade", "ended"}
+_WHOLE = tuple(f.name for f in fields(Fleet) if f.init and f.name not in _APART)
+
+
+@dataclass(slots=True)
+class Store:
+    """One set's rows, the versions and holds of its line, and the event log."""
+
+    token: int = 0
+    wake_at: float = 0.0
+    whole: dict[str, Any] | None = None  # None: the set is not known
+    instances: dict[str, Instance] = field(default_factory=dict)
+    upgrade: Upgrade | None = None  # without its members
+    members: dict[str, Member] = field(default_factory=dict)
+    ended: list[Upgrade] = field(default_factory=list)
+    images: dict[str, Image] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    log: list[tuple[float, e.Event]] = field(default_factory=list)
+
+    def load(self) -> Fleet | None:
+        """Return the set as its rows say; what changed since is then not known."""
+        if self.whole is None:
+            return None
+        upgrade = self.upgrade
+        if upgrade is not None:
+            upgrade = replace(upgrade, members=dict(self.members))
+        return Fleet(
+            **self.whole,
+            instances=dict(self.instances),
+            upgrade=upgrade,
+            images=tuple(self.images.values()),
+            holds=dict(self.holds),
+        )
+
+    def save(self, before: Fleet | None, after: Fleet) -> None:
+        """Write what changed."""
+        self.token += 1
+        if after.deleted and not after.instances:
+            self.whole, self.instances = None, {}
+            self._save_upgrades(before, after)
+            self.upgrade, self.members = None, {}
+            return
+        self.whole = {name: getattr(after, name) for name in _WHOLE}
+        unsaved = after.unsaved
+        old = before.instances if before is not None else {}
+        touched = {*old, *after.instances} if unsaved is None else unsaved.instances
+        for id in touched:
+            if id in after.instances:
+                self.instances[id] = after.instances[id]
+            else:
+                self.instances.pop(id, None)
+        self._save_upgrades(before, after)
+
+    def _save_upgrades(self, before: Fleet | None, after: Fleet) -> None:
+        self.ended += after.ended
+        running, upgrade = before.upgrade if before is not None else None, after.upgrade
+        if after.ended:
+            running = None
+        if upgrade is None:
+            self.upgrade, self.members = None, {}
+            return
+        if upgrade is running:
+            return
+        self.upgrade = replace(upgrade, members={})
+        moved = after.unsaved.members if after.unsaved is not None else None
+        if running is None or running.id != upgrade.id:
+            self.members, moved = {}, None
+        changed = {*self.members, *upgrade.members} if moved is None else moved
+        for id in changed:
+            if id in upgrade.members:
+                self.members[id] = upgrade.members[id]
+            else:
+                self.members.pop(id, None)
+
+    def note(self, event: e.Event) -> None:
+        """Record which versions are held."""
+        match event:
+            case e.ImageHeld():
+                known = self.holds.get(event.image.version)
+                if known is None or (event.quarantine and not known.quarantine):
+                    self.holds[event.image.version] = Hold(
+                        by_set=event.by_set,
+                        upgrade_id=event.upgrade_id,
+                        error=event.error,
+                        quarantine=event.quarantine,
+                    )
+            case e.ImageReleased():
+                self.holds.pop(event.image.version, None)
