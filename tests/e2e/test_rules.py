@@ -48,7 +48,7 @@ async def waits_for(fleet: DemoFleet, code: str) -> dict[str, Any]:
         document: dict[str, Any] = answer.json()
         return document if document["waitingFor"]["code"] == code else None
 
-    found = await eventually(look, timeout=60, interval=0.05)
+    found: dict[str, Any] | None = await eventually(look, timeout=60, interval=0.05)
     assert found is not None
     return found
 
