@@ -107,6 +107,7 @@ def fleet(code: str = "UpToDate", message: str = "Nothing.", **changes: Any) -> 
         rollback_requested=False,
         hook=None,
         last_version=None,
+        batch_seconds=(30.5,),
         waiting={"code": code, "message": message, "until": None},
     )
     return replace(row, **changes)
@@ -292,6 +293,7 @@ def test_the_state_has_no_secrets_and_can_be_read_again() -> None:
     spec = ScaleSetSpec.model_validate(shown["spec"])
     assert spec.provisioning.extensions[0].name == "setup"
     assert shown["lastVersion"] == "2.0.0"
+    assert shown["batchSeconds"] == [30.5]
     assert shown["holds"][0]["by_set"] == "other"
     assert shown["durations"] == {"provisioning": [], "healthy": []}
 

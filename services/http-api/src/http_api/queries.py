@@ -82,13 +82,13 @@ async def fleet(connection: Connection, scale_set: str) -> FleetRow | None:
     """Return the orchestrator's row of a scale set, once it has taken it over."""
     row = await connection.fetchrow(
         "SELECT spec, held, barred_version, start_requested, rollback_requested, hook, "
-        "last_version, waiting FROM fleet_view WHERE scale_set = $1 AND NOT deleted",
+        "last_version, batch_seconds, waiting FROM fleet_view WHERE scale_set = $1 AND NOT deleted",
         scale_set,
     )
     if row is None:
         return None
     values = dict(row)
-    for name in ("spec", "held", "hook", "waiting"):
+    for name in ("spec", "held", "hook", "batch_seconds", "waiting"):
         values[name] = _json(values[name])
     return FleetRow(**values)
 

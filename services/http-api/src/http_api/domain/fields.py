@@ -148,7 +148,7 @@ def _text(reader: Reader, path: str, field: Field, expected: str) -> str | None:
         reader.fault(path, f"{path} must not be longer than {field.longest} characters")
     # Python's `$` also matches before a last newline; pydantic's does not.
     elif not re.search(field.pattern.replace("$", r"\Z"), text):
-        reader.fault(path, f"{path} must be {expected}, but is '{text[:100]}'")
+        reader.fault(path, f"{path} must be {expected}")  # not what it is: it may hold a password
     return text
 
 

@@ -47,6 +47,7 @@ class FleetRow:
     rollback_requested: bool
     hook: Mapping[str, Any] | None
     last_version: str | None
+    batch_seconds: Sequence[float]  # how long the last batches took
     waiting: Mapping[str, Any] | None  # {code, message, until}
 
 
@@ -242,6 +243,7 @@ def state_json(
         "upgrade": rows.upgrade,
         "barredVersion": fleet.barred_version,
         "lastVersion": fleet.last_version,
+        "batchSeconds": list(fleet.batch_seconds),
         "held": fleet.held,
         "hook": fleet.hook,
         "startRequested": fleet.start_requested,
