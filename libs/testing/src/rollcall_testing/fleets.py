@@ -129,6 +129,7 @@ class World:
     doubled: float = 0.0
     observe: Callable[["World"], None] = lambda world: None
     log: list[e.Event] = field(default_factory=list)
+    logged_at: list[datetime] = field(default_factory=list)  # by entry of the log
     versions: dict[str, list[str]] = field(
         default_factory=dict
     )  # by instance: OS disks, newest last
@@ -146,6 +147,7 @@ class World:
         folded, accepted = fold(self.fleet, events, self.now)
         self.fleet, decided = settle(self._with_room(folded), self.now)
         self.log += decided
+        self.logged_at += [self.now] * len(decided)
         self.note(accepted, decided)
         for event in decided:
             self._ask(event)
@@ -163,13 +165,13 @@ class World:
         return fleet.amended(room={h: max(0, n - used.count(h)) for h, n in self.room.items()})
 
     def until(self, name: str) -> None:
-        """Let what waits answer in order, until an event of this type is decided.
+        """Let what waits answer in order, until one more event of this type is decided.
 
         Raises IndexError when nothing more is to answer.
         """
-        if self.types() == []:
-            self.tell()
-        while name not in self.types():
+        count = self.types().count(name)
+        self.tell()
+        while self.types().count(name) == count:
             self.tell(self.waiting.pop(0))
 
     def answer(self, *but: type[e.EventBase]) -> list[e.Event]:
@@ -272,8 +274,9 @@ class World:
     def _probe(self, event: e.ProbeRequested, target: e.ProbeTarget) -> None:
         id = target.instance_id
         sick = self.sick(id, self.versions[id][-1])
-        about = self.fleet.instances[id]
-        self.reply(said(about, Health.UNHEALTHY if sick else Health.HEALTHY))
+        health = Health.UNHEALTHY if sick else Health.HEALTHY
+        asked = {"attempt": target.attempt, "lease": target.lease}
+        self.reply(said(self.fleet.instances[id], health, **asked))
 
     def types(self, *prefixes: str) -> list[str]:
         """Return the decided events' types that begin so, without their version."""
@@ -287,6 +290,11 @@ class World:
     def all(self, cls: type[Decided]) -> list[Decided]:
         """Return the decided events of a class."""
         return [event for event in self.log if isinstance(event, cls)]
+
+    def times(self, cls: type[e.EventBase]) -> list[datetime]:
+        """Return when the events of a class were decided."""
+        pairs = zip(self.log, self.logged_at, strict=True)
+        return [at for event, at in pairs if isinstance(event, cls)]
 
     def batches(self) -> list[str]:
         """Return the instances of each batch that was started, as `0 1`."""
