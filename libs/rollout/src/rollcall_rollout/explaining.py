@@ -6,7 +6,7 @@ from rollcall_contracts.model import LATEST, Health
 
 from rollcall_rollout.fetching import fetch_deadline, unfetched
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.holding import answer_awaited
+from rollcall_rollout.holding import answer_awaited, held_version
 from rollcall_rollout.sizing import count_staying
 from rollcall_rollout.starting import before_start, due
 from rollcall_rollout.state import InstancePhase, Member, MemberState, Upgrade
@@ -71,7 +71,7 @@ def _of_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
     more = f"; and {len(flying) - NAMED} more" if len(flying) > NAMED else ""
     rest = len(fleet.census.pending)
     if not flying:
-        who = "instances that were put back boot"
+        who = "instances that boot from the OS disks that were put back"
     return Wait(
         code=WaitCode.BATCH,
         message=(
@@ -159,6 +159,9 @@ def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
                 "upgrade is switched off: switch it on, or start an upgrade by hand."
             ),
         )
+    hold = fleet.hold_on(latest.version)
+    if hold is not None:
+        return held_version(latest.version, hold)
     if all(instance.is_excluded for instance in behind):
         return Wait(
             code=WaitCode.EXCLUDED,
