@@ -120,6 +120,7 @@ async def test_the_state_is_all_that_a_planner_needs(fleet: Any) -> None:
     await fleet.add_hold("2.0.0")
     await fleet.set_fleet(barred_version="2.0.0", last_version="1.0.0")
     shown = await fleet.get(f"{fleet.set}/state")
+    assert NOW <= datetime.fromisoformat(shown["time"]) <= datetime.now(UTC)
     spec = ScaleSetSpec.model_validate(shown["spec"])
     assert spec.capacity == 3
     assert shown["spec"]["provisioning"]["sealed_custom_data"] is None

@@ -184,6 +184,9 @@ async def test_lists_go_by_group_and_subscription_in_pages(api: Any) -> None:
             link = page.get("nextLink")
             assert link is None or link.startswith(f"http://127.0.0.1:{api.port}/")
         assert names == expected
+    everything = (await api.get("/rollcall/scaleSets"))["value"]
+    assert [item["name"] for item in everything] == ["a", "b", "c", "d"]
+    assert everything[3]["id"] == f"{base.format('g2')}/d"
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,9 @@ def test_the_state_has_no_secrets_and_can_be_read_again() -> None:
         images=(),
         holds=(HOLD,),
         durations=measure(()),
+        now=NOW,
     )
+    assert shown["time"] == NOW.isoformat()
     assert "sealed-" not in str(shown)
     spec = ScaleSetSpec.model_validate(shown["spec"])
     assert spec.provisioning.extensions[0].name == "setup"

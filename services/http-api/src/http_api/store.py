@@ -55,6 +55,11 @@ async def scale_sets(
     return [_scale_set(row) for row in rows]
 
 
+async def scale_set_ids(connection: Connection) -> list[str]:
+    """Return the ids of all scale sets, of every subscription, in order."""
+    return [row["id"] for row in await connection.fetch("SELECT id FROM scale_sets ORDER BY key")]
+
+
 async def scale_sets_behind(connection: Connection, load_balancer: str) -> list[StoredScaleSet]:
     """Return the scale sets whose health probe belongs to a load balancer."""
     rows = await connection.fetch(

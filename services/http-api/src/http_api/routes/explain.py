@@ -12,7 +12,7 @@ from http_api import insight, queries
 from http_api.domain.present.explanations import Scene, explanation_json, state_json
 from http_api.domain.present.upgrades import upgrade_json
 from http_api.errors import ApiError
-from http_api.routes.common import SET, Pool, ScaleSet, need_api_version
+from http_api.routes.common import SET, Pool, ScaleSet, ServerOf, need_api_version
 from http_api.routes.hooks import current_hook
 
 router = APIRouter(tags=["explanations"], dependencies=[Depends(need_api_version)])
@@ -53,7 +53,7 @@ async def explain(
 
 
 @router.get(SET + "/state")
-async def state(scale_set: ScaleSet, pool: Pool) -> Response:
+async def state(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Response:
     """Return everything from which the set can be rebuilt elsewhere, as of one moment."""
     async with pool.acquire() as connection, one_moment(connection):
         fleet = await queries.fleet(connection, scale_set.id)
@@ -70,5 +70,6 @@ async def state(scale_set: ScaleSet, pool: Pool) -> Response:
             images=await queries.images(connection, stream),
             holds=await queries.holds(connection, stream),
             durations=await insight.durations(connection, scale_set.id),
+            now=server.context.now(),
         )
     return JSONResponse(document)

@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from rollcall_contracts.model import Failure
 from rollcall_kit.database import DATABASE_AWAY
 
-from http_api import installation, queries
+from http_api import installation, queries, store
 from http_api.errors import error_response
 from http_api.metrics import scrape
 from http_api.routes.common import Pool, ServerOf
@@ -59,6 +59,14 @@ async def feeds(pool: Pool) -> Response:
     """Return each image feed with its present error, and its errors so far by code."""
     async with pool.acquire() as connection:
         return JSONResponse({"value": await installation.feeds(connection)})
+
+
+@router.get("/rollcall/scaleSets")
+async def scale_sets(pool: Pool) -> Response:
+    """Return the id of every scale set, whatever its subscription and resource group."""
+    async with pool.acquire() as connection:
+        ids = await store.scale_set_ids(connection)
+    return JSONResponse({"value": [{"id": id, "name": id.rpartition("/")[2]} for id in ids]})
 
 
 @router.get("/rollcall/hosts")

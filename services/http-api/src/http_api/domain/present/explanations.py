@@ -231,12 +231,14 @@ def state_json(
     images: Sequence[Image],
     holds: Sequence[HoldRow],
     durations: Durations,
+    now: datetime,
 ) -> dict[str, Any]:
     """Return everything from which a set can be rebuilt elsewhere.
 
     `spec`, `images` and rows have the names of the contract and of the views, in Python's spelling.
     """
     return {
+        "time": now.isoformat(),
         "spec": _without_secrets(fleet.spec),
         "instances": list(rows.instances),
         "images": [image.model_dump(mode="json") for image in images],
