@@ -137,12 +137,13 @@ FROM fleets;
 CREATE VIEW instance_view AS
 SELECT scale_set, id, host, zone, attempt, phase, version, generation, address, port, power, health,
        since, error, created_at, previous_version, replaces, protect_from_scale_in,
-       protect_from_scale_set_actions, phase_order, skip_upgrade
+       protect_from_scale_set_actions, phase_order, skip_upgrade, uncommitted, deploy
 FROM instances;
 
 CREATE VIEW upgrade_view AS
 SELECT u.id, u.scale_set, u.status, u.started_by, u.image, u.policy, u.cancel_requested,
-       u.pause_requested, u.deferred, u.override, u.rollback_of, u.held, u.metric_check, u.batch, u.started_at, u.ended_at, u.error, u.reason, r.*
+       u.pause_requested, u.deferred, u.override, u.rollback_of, u.held, u.metric_check,
+       u.restore_failed, u.open_batches, u.paused_since, u.fetches, u.batch, u.started_at, u.ended_at, u.error, u.reason, r.*
 FROM upgrades u
 CROSS JOIN LATERAL (
     SELECT
