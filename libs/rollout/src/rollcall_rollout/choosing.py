@@ -38,6 +38,7 @@ def choose_batch(
 
     It shrinks so that the batch, and the unhealthy outside it, stay within the unhealthy limit;
     never below one. With n = 10, 20 % and 20 %: 2; when one instance outside is unhealthy: 1.
+    When that leaves no room for a healthy one, those that are unhealthy anyway go first.
     A batch is of one phase, one zone and one update domain, in this order. While others are in
     flight (sliding), it fills what they leave, and never begins another group beside them.
     """
@@ -54,8 +55,11 @@ def choose_batch(
 
     # Those in flight count as unhealthy even in the moment before they go down.
     outside = share.count + sum(instance.is_healthy for instance in working.values())
+    ordered = _in_order(i for _, i in pending if groups[i.id] == group)
+    if outside >= share.allowed:  # no room for a healthy one: first those that are down anyway
+        ordered.sort(key=lambda instance: instance.is_healthy)
     chosen: list[Instance] = []
-    for instance in _in_order(i for _, i in pending if groups[i.id] == group):
+    for instance in ordered:
         if len(chosen) + len(working) >= full:
             break
         remaining = outside - (not instance.is_healthy)

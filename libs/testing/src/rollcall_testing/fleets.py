@@ -130,6 +130,7 @@ class World:
     observe: Callable[["World"], None] = lambda world: None
     log: list[e.Event] = field(default_factory=list)
     logged_at: list[datetime] = field(default_factory=list)  # by entry of the log
+    most_down: int = 0
     versions: dict[str, list[str]] = field(
         default_factory=dict
     )  # by instance: OS disks, newest last
@@ -151,6 +152,7 @@ class World:
         self.note(accepted, decided)
         for event in decided:
             self._ask(event)
+        self.most_down = max(self.most_down, self.down())
         self.observe(self)
         return decided
 
