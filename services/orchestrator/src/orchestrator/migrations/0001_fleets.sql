@@ -143,7 +143,7 @@ FROM instances;
 CREATE VIEW upgrade_view AS
 SELECT u.id, u.scale_set, u.status, u.started_by, u.image, u.policy, u.cancel_requested,
        u.pause_requested, u.deferred, u.override, u.rollback_of, u.held, u.metric_check,
-       u.restore_failed, u.open_batches, u.paused_since, u.fetches, u.batch, u.started_at, u.ended_at, u.error, u.reason, r.*
+       u.restore_failed AS puts_back, u.open_batches, u.paused_since, u.fetches, u.batch, u.started_at, u.ended_at, u.error, u.reason, r.*
 FROM upgrades u
 CROSS JOIN LATERAL (
     SELECT
