@@ -188,9 +188,9 @@ class World:
         return kept
 
     def later(self, seconds: float) -> list[e.Event]:
-        """Let time pass while nobody answers, and return what is decided then."""
+        """Let time pass while nobody answers; return what is decided then, but leases of probing."""
         self.now += timedelta(seconds=seconds)
-        return self.tell()
+        return [event for event in self.tell() if not isinstance(event, e.ProbeRequested)]
 
     def run(self, *, until: timedelta = timedelta(days=2)) -> None:
         """Let answers arrive, and time pass when none is due, until nothing happens any more."""
