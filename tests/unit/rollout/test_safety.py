@@ -27,7 +27,7 @@ from rollcall_testing.fleets import START, World, fleet
 
 
 @given(fleets())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_every_decided_event_changes_the_state_and_decisions_come_to_an_end(before: Fleet) -> None:
     state = before
     for _ in range(STEPS):
@@ -51,7 +51,7 @@ def test_a_settled_set_says_what_it_waits_for(before: Fleet) -> None:
 
 
 @given(fleets(), st.integers(1, 100_000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_nothing_becomes_due_before_the_next_wake(before: Fleet, later: int) -> None:
     settled, _ = settle(before, START)
     at = START + timedelta(seconds=later)
@@ -60,7 +60,7 @@ def test_nothing_becomes_due_before_the_next_wake(before: Fleet, later: int) -> 
 
 
 @given(fleets())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_busy_instance_is_never_asked_for_something_else(before: Fleet) -> None:
     """No instance is in two hands: new work is only asked of one whose agent has answered."""
     state = before
