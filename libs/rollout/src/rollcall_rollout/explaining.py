@@ -1,6 +1,7 @@
 """What a set waits for and why, in one sentence: asked of the same functions that decide."""
 
 from datetime import datetime
+from heapq import nsmallest
 
 from rollcall_contracts.model import LATEST, Health
 
@@ -31,7 +32,7 @@ def waiting(fleet: Fleet, now: datetime) -> Wait:
 
 def _of_upgrade(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
     if upgrade.open_batches:
-        return _of_batch(fleet, upgrade, now)
+        return _of_batch(fleet, upgrade)
     silent = unfetched(fleet, upgrade)
     if silent:
         return Wait(
@@ -56,18 +57,13 @@ def _of_upgrade(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
     )
 
 
-def _of_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
+def _of_batch(fleet: Fleet, upgrade: Upgrade) -> Wait:
     """Say who is not done yet, and until when they are waited for."""
-    flying = sorted(fleet.census.in_flight.values(), key=lambda member: int(member.id))
-    times = []
-    for member in flying:
-        instance = fleet.instances.get(member.replacement or member.id)
-        limit = deadline(fleet, instance) if instance is not None else None
-        if limit is not None:
-            times.append(limit)
+    flying = fleet.census.in_flight
+    named = nsmallest(NAMED, flying.values(), key=lambda member: int(member.id))
     numbers = ", ".join(str(number) for number in sorted(upgrade.open_batches))
     size = sum(len(batch.instance_ids) for batch in upgrade.open_batches.values())
-    who = "; ".join(_doing(fleet, member) for member in flying[:NAMED])
+    who = "; ".join(_doing(fleet, member) for member in named)
     more = f"; and {len(flying) - NAMED} more" if len(flying) > NAMED else ""
     rest = len(fleet.census.pending)
     if not flying:
@@ -78,8 +74,15 @@ def _of_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
             f"Batch {numbers} to {upgrade.image.version}: {size - len(flying)} of {size} are done. "
             f"Waiting for {who}{more}. {rest} instances remain after that."
         ),
-        until=max(times, default=None),
+        until=_last_deadline(fleet),
     )
+
+
+def _last_deadline(fleet: Fleet) -> datetime | None:
+    """Return until when the one that began last is waited for."""
+    last = max(fleet.census.in_flight.values(), key=lambda m: m.since, default=None)
+    instance = fleet.instances.get(last.replacement or last.id) if last is not None else None
+    return deadline(fleet, instance) if instance is not None else None
 
 
 _DOING = {
