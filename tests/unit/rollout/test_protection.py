@@ -14,7 +14,7 @@ BOTH = ("1.0", "1.1")
 PROTECTED: dict[str, Any] = {"protect_from_scale_set_actions": True}
 
 
-def world(size: int = 5, versions: tuple[str, ...] = BOTH, **special: dict[str, Any]) -> World:
+def world(size: int = 5, versions: Any = BOTH, **special: Any) -> World:
     """Return a world in which instances such as `i3` have special fields."""
     instances = {str(i): healthy(str(i), **special.get(f"i{i}", {})) for i in range(size)}
     return World(fleet=fleet(size, versions=versions, instances=instances))
