@@ -62,7 +62,7 @@ async def test_the_documented_driver_takes_an_instance_through_an_upgrade(
     driver: Driver, tmp_path: Path
 ) -> None:
     for disk, before in ((OLD, None), (NEW, OLD.name)):
-        await driver.prepare(REF, disk, tmp_path, (0,))
+        await driver.prepare(REF, disk, tmp_path, (0,), b"")
         await driver.stop(REF)
         for _ in range(2):  # twice is once
             await driver.swap(REF, before, disk.name)

@@ -23,7 +23,8 @@ BOOT_SPREAD = {boot_spread!r}  # seconds more for some: each instance always has
 
 with open(os.path.join(os.environ["ROLLCALL_DATA_DIR"], "boots"), "a") as boots:
     boots.write(VERSION + "\\n")
-number = int(os.environ.get("ROLLCALL_INSTANCE_ID", "0"))
+digits = "".join(c for c in os.environ.get("ROLLCALL_INSTANCE_ID", "") if c.isdecimal())
+number = int(digits or 0)
 time.sleep(BOOT_SECONDS + BOOT_SPREAD * (number * 37 % 11) / 10)
 
 STATE = "Healthy" if HEALTHY else "Unhealthy"

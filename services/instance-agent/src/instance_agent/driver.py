@@ -12,9 +12,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.record import Disk
 
 GROUP = "rollcall.drivers"
+CUSTOM_DATA = "custom-data"  # the name of the script that is the model's custom data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class Observation:
 
     running: bool
     disk: str | None  # the name of the OS disk in place
+    data_disks: Mapping[int, DataDisk] = field(default_factory=dict)  # by logical unit number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +93,18 @@ class Driver(Protocol):
         ...
 
     async def prepare(
-        self, ref: InstanceRef, disk: Disk, image: Path, data_disks: tuple[int, ...]
+        self,
+        ref: InstanceRef,
+        disk: Disk,
+        image: Path,
+        data_disks: tuple[int, ...],
+        custom_data: bytes,
     ) -> None:
-        """Build the OS disk, and missing data disks, beside what runs, and touch none of that."""
+        """Build the OS disk, and missing data disks, beside what runs, and touch none of that.
+
+        `custom_data` is for a driver whose instances run it as they boot; `run` is then asked for
+        the script `CUSTOM_DATA` all the same, and tells what came of it.
+        """
         ...
 
     async def stop(self, ref: InstanceRef) -> None:

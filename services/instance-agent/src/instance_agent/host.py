@@ -13,6 +13,7 @@ from rollcall_contracts.events import Event, InstanceDeleted, InstanceFailed
 from rollcall_contracts.model import Drain, Failure, FailureCode, Image, Provisioning
 
 from instance_agent import drain
+from instance_agent.domain.data_disks import changed
 from instance_agent.domain.drain import DrainEnd
 from instance_agent.domain.record import (
     Answered,
@@ -228,9 +229,11 @@ class Host:
                 self.power.forget(ref)
                 async with self._working:
                     await self.driver.stop(ref)
+                return replace(record, data_disks=(await self.driver.observe(ref)).data_disks)
             case Step.SWAPPED:
                 old = record.disk.name if record.disk else None
                 await self.driver.swap(ref, old, _target(record).name)
+                await self._compare_data_disks(record)
             case Step.STARTED:
                 return await self._start(record, _target(record), report)
             case Step.CUSTOMIZED:
@@ -248,8 +251,26 @@ class Host:
         if job.image is None or job.provisioning is None:
             raise ValueError(f"{job.order.operation} needs an image and what runs on it")
         with self.images.hold(job.image):
+            custom_data = self._provisioner.custom_data(ref, job.provisioning)
             image = await self.images.fetch(job.image)
-            await self.driver.prepare(ref, disk, image, job.provisioning.data_disks)
+            await self.driver.prepare(ref, disk, image, job.provisioning.data_disks, custom_data)
+
+    async def _compare_data_disks(self, record: Record) -> None:
+        """Fail when a data disk is not the one that the stopped instance had (M06).
+
+        Asked before the new OS disk starts, and again when it is done: it may have overwritten one.
+        """
+        if record.data_disks is None:  # stopped by an agent of a version before this one
+            return
+        now = (await self.driver.observe(ref_of(record))).data_disks
+        what = changed(record.data_disks, now)
+        if what:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"{what}; data disks must outlive a change of the OS disk, so the work on the "
+                "instance ends here",
+                record.instance_id,
+            )
 
     async def _drain(self, record: Record, job: Job) -> Record:
         """Have the instance emptied, where that is asked for and it runs; never held against it."""
@@ -293,6 +314,7 @@ class Host:
                 ref, _target(record), extension, number, datetime.now(UTC)
             )
             record = self.journal.save(replace(record, extensions_done=number + 1))
+        await self._compare_data_disks(record)
         if not await self._runs(ref):
             raise OperationFailed(
                 FailureCode.START,

@@ -18,7 +18,7 @@ from rollcall_kit.secrets import SealError, unseal
 
 from instance_agent.domain.record import Disk
 from instance_agent.download import AccessDenied, DownloadFailed, download, expired, public_url
-from instance_agent.driver import Driver, InstanceRef, Script, ScriptResult
+from instance_agent.driver import CUSTOM_DATA, Driver, InstanceRef, Script, ScriptResult
 from instance_agent.failures import OperationFailed
 
 
@@ -35,10 +35,9 @@ class Provisioner:
 
     async def customize(self, ref: InstanceRef, disk: Disk, provisioning: Provisioning) -> None:
         """Run the custom-data script. Raises OperationFailed (CustomDataExecutionFailed)."""
-        sealed = provisioning.sealed_custom_data
-        if not sealed:
+        content = self.custom_data(ref, provisioning)
+        if not content:
             return
-        content = self._custom_data(ref, sealed)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             file = Path(folder) / "script"
             file.touch(mode=0o600)
@@ -48,7 +47,7 @@ class Provisioner:
                 ref,
                 disk,
                 Script(
-                    name="custom-data",
+                    name=CUSTOM_DATA,
                     # Without a first line that says what runs it, it is the shell's, as on a VM.
                     command=program if content.startswith(b"#!") else ("/bin/sh", *program),
                     files={"script": file},
@@ -63,7 +62,11 @@ class Provisioner:
                 ref.instance_id,
             )
 
-    def _custom_data(self, ref: InstanceRef, sealed: str) -> bytes:
+    def custom_data(self, ref: InstanceRef, provisioning: Provisioning) -> bytes:
+        """Return the custom data as it is in the instance; b"" for none. Raises OperationFailed."""
+        sealed = provisioning.sealed_custom_data
+        if not sealed:
+            return b""
         try:
             return base64.b64decode(unseal(self.secrets_key, sealed), validate=True)
         except SealError as error:

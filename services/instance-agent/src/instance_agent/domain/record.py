@@ -20,6 +20,7 @@ from rollcall_contracts.events import (
 )
 from rollcall_contracts.model import Failure, FailureCode, Power
 
+from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.drain import Draining
 
 
@@ -84,6 +85,7 @@ class Record:
     operation: Operation
     step: Step = Step.BEGUN
     draining: Draining | None = None  # while the application is being emptied
+    data_disks: Mapping[int, DataDisk] | None = None  # as found when it was stopped
     note: str = ""  # what else the report of the running operation says
     extensions_done: int = 0
     disk: Disk | None = None  # in place
@@ -162,6 +164,7 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
         operation=order.operation,
         step=Step.BEGUN,
         draining=None,
+        data_disks=None,
         note="",
         extensions_done=0,
         report=None,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from instance_agent.domain.data_disks import DataDisk
 from instance_agent.drivers.procfs import Process
 
 _BOOT_LOGS = 10
@@ -37,6 +38,14 @@ class Folders:
     def data(self, lun: int) -> Path:
         """Return a data disk."""
         return self.top / "data" / str(lun)
+
+    def data_folders(self) -> dict[int, DataDisk]:
+        """Return the data disks that there are, each told by its inode."""
+        found = {}
+        for folder in self.data(0).parent.glob("*"):
+            facts = folder.stat()
+            found[int(folder.name)] = DataDisk(place=f"inode {facts.st_dev}:{facts.st_ino}")
+        return found
 
     def make(self, data_disks: tuple[int, ...]) -> None:
         """Make what is missing; what is there stays as it is (M06)."""

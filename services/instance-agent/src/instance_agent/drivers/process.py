@@ -107,7 +107,12 @@ class ProcessDriver:
         await self._in_pool(lambda: archive.unpack(file, folder, max_bytes=limit))
 
     async def prepare(
-        self, ref: InstanceRef, disk: Disk, image: Path, data_disks: tuple[int, ...]
+        self,
+        ref: InstanceRef,
+        disk: Disk,
+        image: Path,
+        data_disks: tuple[int, ...],
+        custom_data: bytes,  # it runs after the start, like other scripts
     ) -> None:
         """Copy the image's folder."""
         folders = self._folders(ref)
@@ -259,7 +264,9 @@ class ProcessDriver:
     async def observe(self, ref: InstanceRef) -> Observation:
         """Look at the process and the link."""
         folders = self._folders(ref)
-        return Observation(running=self._runs(folders), disk=folders.current())
+        return Observation(
+            running=self._runs(folders), disk=folders.current(), data_disks=folders.data_folders()
+        )
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
         """Wait for the process to end, without asking again and again."""
