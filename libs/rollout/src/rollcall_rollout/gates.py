@@ -124,10 +124,12 @@ def settled_share(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Share:
 def upgraded_share(fleet: Fleet, upgrade: Upgrade) -> Share:
     """Count the failed and the unhealthy among the instances upgraded so far (M42).
 
-    One that was put back counts as failed, and one that was healthy and no longer is counts too.
+    One that is put back counts as failed, and one that was healthy and no longer is counts too.
     """
     upgraded = [
-        m for m in upgrade.members.values() if m.state not in UNTOUCHED and m.state not in IN_FLIGHT
+        m
+        for m in upgrade.members.values()
+        if m.state is State.RESTORING or m.state not in UNTOUCHED | IN_FLIGHT
     ]
     bad = sum(
         member.state is not State.SUCCEEDED
