@@ -1,12 +1,31 @@
 """Back to the version that the last upgrade found, when a person asks for it."""
 
+from datetime import timedelta
 from typing import Any
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import FailureCode, Health, Power, RollingPolicy, StartedBy
+from rollcall_contracts.model import (
+    FailureCode,
+    Health,
+    MetricOutcome,
+    Power,
+    RollingPolicy,
+    StartedBy,
+)
 from rollcall_rollout import WaitCode
 from rollcall_rollout.state import UpgradeStatus
-from rollcall_testing.fleets import SET, World, broken, fleet, healthy, image, powered, said, spec
+from rollcall_testing.fleets import (
+    GATE,
+    SET,
+    World,
+    broken,
+    fleet,
+    healthy,
+    image,
+    powered,
+    said,
+    spec,
+)
 
 BOTH = ("1.0", "1.1")
 BACK = e.UpgradeRollbackRequested(scale_set=SET)
@@ -250,13 +269,31 @@ def test_a_rollback_can_be_cancelled() -> None:
     assert list(told.versions_now().values()).count("1.0") == 2
 
 
-def test_a_rollback_keeps_to_the_canary_and_pauses_of_the_policy() -> None:
-    policy = RollingPolicy(canary_instance_count=1, pause_time_between_batches=60)
-    told = upgraded(4, policy=policy)
+def test_a_rollback_keeps_to_pauses_and_sizes_and_goes_through_no_canary() -> None:
+    policy = RollingPolicy(
+        canary_instance_count=1,
+        canary_bake_time=3600,
+        bake_time=3600,
+        pause_time_between_batches=60,
+        max_batch_instance_count=3,
+    )
+    told = upgraded(20, policy=policy)
+    begun = told.now
     told.tell(BACK)
     told.run()
-    assert told.batches()[4:] == ["0", "1", "2", "3"]
-    assert len([held for held in told.all(e.BatchHeld) if held.code == "PauseBetweenBatches"]) == 6
+    assert [len(ids.split()) for ids in told.batches()[8:]] == [3, 3, 3, 3, 3, 3, 2]
+    waits = [held.code for held in told.all(e.BatchHeld) if held.upgrade_id == told.upgrade.id]
+    assert waits == [WaitCode.PAUSE_BETWEEN_BATCHES] * 6
+    assert told.now - begun < timedelta(minutes=8)
+
+
+def test_a_rollback_is_not_stopped_by_what_the_bad_version_made_of_the_metrics() -> None:
+    told = upgraded(5, policy=RollingPolicy(metric_gate=GATE))
+    told.metric = lambda question: MetricOutcome.FAILURE
+    told.tell(BACK)
+    told.run()
+    assert told.upgrade.status is UpgradeStatus.COMPLETED
+    assert set(told.versions_now().values()) == {"1.0"}
 
 
 def test_the_switch_and_the_windows_of_automatic_upgrades_do_not_stop_a_rollback() -> None:

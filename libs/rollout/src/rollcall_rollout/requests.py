@@ -55,6 +55,11 @@ def _request_creation(
             created_at=known.created_at if known else now,
             zone=zone,
             replaces=order.replaces,
+            # What a person protected stays protected, also when its creation is tried again.
+            protect_from_scale_in=known is not None and known.protect_from_scale_in,
+            protect_from_scale_set_actions=(
+                known is not None and known.protect_from_scale_set_actions
+            ),
         )
     )
     replaced = draft.member(order.replaces) if order.replaces is not None else None

@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Image, StartedBy
+from rollcall_contracts.model import Failure, FailureCode, Image, RollingPolicy, StartedBy
 from rollcall_contracts.versions import version_key
 
 from rollcall_rollout.fleet import Fleet
@@ -43,7 +43,7 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
             scale_set=fleet.spec.scale_set,
             upgrade_id=upgrade_id,
             image=target,
-            policy=fleet.spec.policy,
+            policy=_policy_of_the_way_back(fleet.spec.policy),
             started_by=StartedBy.USER,
             restore_failed=False,
             instance_ids=tuple(instance.id for instance in leaving),
@@ -51,6 +51,17 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
             reason=f"{len(leaving)} instances go back from {bad} to {previous}{words}",
         ),
     ]
+
+
+def _policy_of_the_way_back(policy: RollingPolicy) -> RollingPolicy:
+    """Return the policy without what judges a new version: canary, bake times, metric gate.
+
+    The version that the set goes back to has run there, and the bad one's metrics would stop the
+    way out of it. Batches, limits and pauses are the same.
+    """
+    judges = ("canary_instance_count", "canary_bake_time", "bake_time", "metric_gate")
+    defaults = {name: RollingPolicy.model_fields[name].default for name in judges}
+    return policy.model_copy(update=defaults)
 
 
 def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
