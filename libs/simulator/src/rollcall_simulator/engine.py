@@ -8,25 +8,39 @@ Hosts and probers answer as `Answers` says; nothing is lost, doubled or reordere
         print(entry.at, entry.event.type, entry.event.reason)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, HookAction, MetricOutcome
-from rollcall_rollout import Fleet, Upgrade, fold, next_wake, settle
+from rollcall_contracts.model import Failure, HookAction, MetricOutcome, Power
+from rollcall_rollout import Fleet, InstancePhase, Upgrade, fold, next_wake, settle
 
 from rollcall_simulator.agenda import START, Agenda
+from rollcall_simulator.resuming import underway
+from rollcall_simulator.stillness import is_still, next_change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
     """How an instance takes one request; durations are seconds."""
 
-    work: float = 60.0  # from the request to its agent's report
+    work: float | None = 60.0  # from the request to its agent's report; None: never
     failure: Failure | None = None  # what the report says instead of success
     healthy: float | None = 10.0  # from the report to an application that is healthy; None: never
+    # Counted from when it was healthy: when its application fails, and works again; None: never.
+    outages: Sequence[tuple[float, float | None]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """An application that fails, whatever the rules do; it finds no instance at work."""
+
+    instance_id: str
+    begin: datetime
+    end: datetime | None  # None: it stays so until a new OS disk is made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +50,10 @@ class Answers:
     instance: Callable[[str, e.HostRequest], Behaviour] = lambda id, request: Behaviour()
     fetch: Callable[[str], float | Failure] = lambda host: 5.0
     metric: Callable[[e.MetricQueryRequested], MetricOutcome] = lambda asked: MetricOutcome.SUCCESS
-    hook: Callable[[e.LifecycleHookStarted], tuple[float, HookAction] | None] = lambda asked: (
-        0.0,
-        HookAction.APPROVE,
-    )
+    # After how long, and with what: for all instances, or for each.
+    hook: Callable[
+        [e.LifecycleHookStarted], tuple[float, HookAction | Mapping[str, HookAction]] | None
+    ] = lambda asked: (0.0, HookAction.APPROVE)
     approval: float | None = 0.0  # of a deferred upgrade, after its start
 
 
@@ -70,14 +84,23 @@ def run(
     until: timedelta = timedelta(days=60),
     quiet: timedelta = timedelta(0),
     happenings: Iterable[tuple[datetime, e.Event]] = (),
+    outages: Iterable[Outage] = (),
 ) -> Timeline:
     """Run a fleet until nothing goes on any more, or for as long as `until` says.
 
     Nothing goes on when no upgrade runs, no agent is at work, and no answer or happening is due.
     The fleet is then given `quiet` to begin something by itself: a version that must age, or a
     hold that ends. `happenings` are events from outside, at their times.
+
+    A fleet may be given in the middle of things: what was asked before the start is answered, in
+    the time that is left of it. An instance that is unhealthy stays so, until it boots anew.
     """
-    return _Run(fleet, answers or Answers(), start, happenings).until(until, quiet)
+    made = _Run(fleet, answers or Answers(), start)
+    for time, event in happenings:
+        made.agenda.when(made.agenda.at(time), partial(made.receive, event))
+    for outage in outages:
+        made.plan_outage(outage)
+    return made.until(until, quiet)
 
 
 @dataclass(slots=True)
@@ -85,28 +108,32 @@ class _Run:
     fleet: Fleet
     answers: Answers
     start: datetime
-    happenings: Iterable[tuple[datetime, e.Event]]
     entries: list[Entry] = field(default_factory=list)
     ended: list[Upgrade] = field(default_factory=list)
     agenda: Agenda = field(init=False)
     inbox: list[e.Event] = field(default_factory=list)
     healthy_at: dict[str, float | None] = field(default_factory=dict)  # by instance
+    fallen: set[str] = field(default_factory=set)  # by an outage
+
+    def __post_init__(self) -> None:
+        self.agenda = Agenda(self.start)
 
     def until(self, limit: timedelta, quiet: timedelta) -> Timeline:
-        self.agenda = Agenda(self.start)
         end = limit.total_seconds()
-        for time, event in self.happenings:
-            self.agenda.when(self.agenda.at(time), partial(self.inbox.append, event))
         busy_until = 0.0
+        self._take_up()
         self._decide()
         while self.agenda.seconds < end:
-            wake = self.agenda.at(next_wake(self.fleet, self.agenda.now))
-            due = self.agenda.next()
+            wake, due = self._next_wake(), self.agenda.next()
             if due is None and not self._goes_on():
-                if self.agenda.seconds >= busy_until + quiet.total_seconds():
+                over = busy_until + quiet.total_seconds()
+                if self.agenda.seconds >= over or wake == inf:
                     return self._timeline(is_over=True)
+                wake = min(wake, over)
             else:
                 busy_until = self.agenda.seconds
+            if due is None and wake == inf:
+                break  # nobody will ever move it
             if due is None or wake < due:
                 # A wake that is not in the future would stop the clock.
                 self.agenda.seconds = min(max(wake, self.agenda.seconds + 0.001), end)
@@ -116,6 +143,37 @@ class _Run:
                     self.agenda.step()
             self._decide()
         return self._timeline(is_over=not self._goes_on())
+
+    def _next_wake(self) -> float:
+        """Return when the rules must be asked again; a still fleet leaps over its waiting."""
+        now = self.agenda.now
+        if not is_still(self.fleet):
+            return self.agenda.at(next_wake(self.fleet, now))
+        change = next_change(self.fleet, now)
+        return inf if change is None else self.agenda.at(change)
+
+    def _take_up(self) -> None:
+        """Let what was asked before the start be answered."""
+        for item in underway(self.fleet, self.agenda.now):
+            asked = self.agenda.at(item.at)
+            if item.booted and isinstance(item.event, e.HostRequest):
+                self._boot_on(item.event, asked)
+            else:
+                self._answer(item.event, asked)
+        for id, instance in self.fleet.instances.items():
+            if instance.phase is InstancePhase.READY and not instance.is_healthy:
+                self.healthy_at.setdefault(id, None)
+        upgrade, approval = self.fleet.upgrade, self.answers.approval
+        if upgrade is not None and upgrade.deferred and approval is not None:
+            self._approve(approval, self.agenda.at(upgrade.started_at))
+
+    def _boot_on(self, event: e.HostRequest, booted: float) -> None:
+        id = event.instances[0].instance_id
+        behaviour = self.answers.instance(id, event)
+        if behaviour.healthy is not None and behaviour.failure is None:
+            self.healthy_at[id] = max(booted + behaviour.healthy, 0.0)
+            # Whoever probes it already tells by himself.
+            self.agenda.when(booted + behaviour.healthy, partial(self._tell_health, id, True))
 
     def _goes_on(self) -> bool:
         return self.fleet.upgrade is not None or any(
@@ -140,21 +198,26 @@ class _Run:
         self.fleet = self.fleet.amended(ended=())
         for event in decided:
             self.entries.append(Entry(at=now, event=event))
-            self._answer(event)
+            self._answer(event, self.agenda.seconds)
 
-    def _say(self, delay: float, event: e.Event) -> None:
-        self.agenda.after(delay, lambda: self.inbox.append(event))
+    def receive(self, event: e.Event) -> None:
+        """Let an event arrive; what is decided next takes it into account."""
+        self.inbox.append(event)
 
-    def _answer(self, event: e.Event) -> None:
+    def _say(self, delay: float, event: e.Event, asked: float | None = None) -> None:
+        since = self.agenda.seconds if asked is None else asked
+        self.agenda.when(since + delay, partial(self.receive, event))
+
+    def _answer(self, event: e.Event, asked: float) -> None:
         answers = self.answers
         match event:
             case e.InstancesCommitRequested():
                 pass
             case e.HostRequest():
                 for order in event.instances:
-                    self._work(event, order)
+                    self._work(event, order, asked)
             case e.ImageFetchRequested():
-                self._fetch(event)
+                self._fetch(event, asked)
             case e.ProbeRequested():
                 for target in event.targets:
                     self._probe(event, target)
@@ -166,18 +229,33 @@ class _Run:
                     check=event.check,
                     outcome=outcome,
                 )
-                self._say(0.1, queried)
+                self._say(0.1, queried, asked)
             case e.LifecycleHookStarted():
                 if (answer := answers.hook(event)) is not None:
-                    answered = e.LifecycleHookAnswered(
-                        scale_set=event.scale_set, hook_id=event.hook_id, actions={"*": answer[1]}
-                    )
-                    self._say(answer[0], answered)
+                    self._answer_hook(event, answer, asked)
             case e.UpgradeStarted() if event.deferred and answers.approval is not None:
-                approval = e.UpgradeApproveRequested(scale_set=event.scale_set, instance_ids=("*",))
-                self._say(answers.approval, approval)
+                self._approve(answers.approval, asked)
 
-    def _fetch(self, event: e.ImageFetchRequested) -> None:
+    def _answer_hook(
+        self,
+        event: e.LifecycleHookStarted,
+        answer: tuple[float, HookAction | Mapping[str, HookAction]],
+        asked: float,
+    ) -> None:
+        delay, said = answer
+        actions = {"*": said} if isinstance(said, HookAction) else said
+        answered = e.LifecycleHookAnswered(
+            scale_set=event.scale_set, hook_id=event.hook_id, actions=actions
+        )
+        self._say(delay, answered, asked)
+
+    def _approve(self, delay: float, asked: float) -> None:
+        approval = e.UpgradeApproveRequested(
+            scale_set=self.fleet.spec.scale_set, instance_ids=("*",)
+        )
+        self._say(delay, approval, asked)
+
+    def _fetch(self, event: e.ImageFetchRequested, asked: float) -> None:
         said = {
             "scale_set": event.scale_set,
             "host": event.host,
@@ -185,23 +263,28 @@ class _Run:
         }
         took = self.answers.fetch(event.host)
         if isinstance(took, Failure):
-            self._say(1.0, e.ImageFetchFailed(**said, error=took))
+            self._say(1.0, e.ImageFetchFailed(**said, error=took), asked)
         else:
-            self._say(took, e.ImageFetched(**said))
+            self._say(took, e.ImageFetched(**said), asked)
 
-    def _work(self, event: e.HostRequest, order: e.InstanceOrder) -> None:
+    def _work(self, event: e.HostRequest, order: e.InstanceOrder, asked: float) -> None:
         id = order.instance_id
         behaviour = self.answers.instance(id, event)
+        self.fallen.discard(id)
+        self.healthy_at[id] = None
+        if behaviour.work is None:
+            return
         said = {"scale_set": event.scale_set, "instance_id": id, "attempt": order.attempt}
         report = self._report(event, id, said)
         if behaviour.failure is not None:
             report = e.InstanceFailed(**said, error=behaviour.failure)
-        self._say(behaviour.work, report)
-        self.healthy_at[id] = (
-            None
-            if behaviour.healthy is None
-            else self.agenda.seconds + behaviour.work + behaviour.healthy
-        )
+        self._say(behaviour.work, report, asked)
+        if behaviour.healthy is None:
+            return
+        healthy = max(asked + behaviour.work, self.agenda.seconds) + behaviour.healthy
+        self.healthy_at[id] = healthy
+        for begin, end in behaviour.outages:
+            self._plan_fall(id, healthy + begin, None if end is None else healthy + end, order)
 
     def _report(self, event: e.HostRequest, id: str, said: dict[str, object]) -> e.Event:
         if isinstance(event, e.InstancesDeleteRequested):
@@ -227,16 +310,68 @@ class _Run:
         before = member.from_version if member is not None else None
         return before or instance.version or ""
 
+    # --- health -----------------------------------------------------------------------------------
+
     def _probe(self, event: e.ProbeRequested, target: e.ProbeTarget) -> None:
         healthy = self.healthy_at.get(target.instance_id, 0.0)
+        delay = event.probe.interval if healthy is None else max(0.1, healthy - self.agenda.seconds)
+        self.agenda.after(delay, partial(self._look, target))
+
+    def _look(self, target: e.ProbeTarget) -> None:
+        """Report what a probe sees now, under the lease that it was asked for."""
+        healthy = self.healthy_at.get(target.instance_id, 0.0)
+        sound = healthy is not None and healthy <= self.agenda.seconds
+        cls = e.InstanceHealthy if sound else e.InstanceUnhealthy
+        self.inbox.append(
+            cls(
+                scale_set=self.fleet.spec.scale_set,
+                instance_id=target.instance_id,
+                attempt=target.attempt,
+                lease=target.lease,
+            )
+        )
+
+    def plan_outage(self, outage: Outage) -> None:
+        """Let an application fail, and work again."""
+        end = None if outage.end is None else self.agenda.at(outage.end)
+        self._plan_fall(outage.instance_id, self.agenda.at(outage.begin), end)
+
+    def _plan_fall(
+        self, id: str, begin: float, end: float | None, order: e.InstanceOrder | None = None
+    ) -> None:
+        self.agenda.when(begin, partial(self._fall, id, order))
+        if end is not None:
+            self.agenda.when(end, partial(self._rise, id))
+
+    def _fall(self, id: str, order: e.InstanceOrder | None) -> None:
+        instance = self.fleet.instances.get(id)
+        if instance is None or instance.phase is not InstancePhase.READY:
+            return
+        if order is not None and instance.attempt != order.attempt:
+            return  # it boots from another OS disk by now
+        self.fallen.add(id)
+        self.healthy_at[id] = None
+        self._tell_health(id, False)
+
+    def _rise(self, id: str) -> None:
+        if id in self.fallen:
+            self.fallen.discard(id)
+            self.healthy_at[id] = self.agenda.seconds
+            self._tell_health(id, True)
+
+    def _tell_health(self, id: str, healthy: bool) -> None:
+        """Report a change of health under the newest lease; without a probe it shows as power."""
+        instance = self.fleet.instances.get(id)
+        if instance is None or instance.phase is not InstancePhase.READY:
+            return
         said = {
-            "scale_set": event.scale_set,
-            "instance_id": target.instance_id,
-            "attempt": target.attempt,
-            "lease": target.lease,
+            "scale_set": self.fleet.spec.scale_set,
+            "instance_id": id,
+            "attempt": instance.attempt,
         }
-        if healthy is None:
-            self._say(event.probe.interval, e.InstanceUnhealthy.model_validate(said))
-        else:
-            delay = max(0.1, healthy - self.agenda.seconds)
-            self._say(delay, e.InstanceHealthy.model_validate(said))
+        if self.fleet.spec.probe is None or instance.power is Power.STOPPED:
+            power = Power.RUNNING if healthy else Power.STOPPED
+            self.inbox.append(e.InstancePowerChanged(**said, power=power))
+        if self.fleet.spec.probe is not None:
+            cls = e.InstanceHealthy if healthy else e.InstanceUnhealthy
+            self.inbox.append(cls(**said, lease=instance.lease))
