@@ -136,8 +136,7 @@ async def test_pause_resume_roll_back_and_release(stack: Any) -> None:
     assert await versions(stack) == ["1.0.0"] * 4
     (hold,) = (await stack.get("/rollcall/holds"))["value"]
     assert (hold["version"], hold["quarantine"]) == ("2.0.0", True)
-    barred = await until(stack, "VersionBarred")
-    assert barred["waitingFor"]["details"] == {"barredVersion": "2.0.0"}
+    await until(stack, "VersionHeld")
     # a model update tries a barred version again, but not one that was rolled back
     assert (await stack.ask("PATCH", stack.set, {"tags": {"a": "b"}})).status_code == 200
     held = await until(stack, "VersionHeld")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rollcall_contracts.model import Image
+from rollcall_contracts.model import LATEST, Image, ImageReference
 from rollcall_kit.outbox import Connection
 
 from http_api.domain.asking import Standing
@@ -53,16 +53,20 @@ async def former_id(connection: Connection, key: str) -> str | None:
 async def fleet_states(connection: Connection, ids: Sequence[str]) -> dict[str, FleetState]:
     """Return what the orchestrator makes of each scale set; of an unknown one, nothing yet."""
     phases: dict[str, dict[str, int]] = {id: {} for id in ids}
+    broken: set[str] = set()
     for row in await connection.fetch(
-        "SELECT scale_set, phase, count(*) AS count FROM instance_view "
-        "WHERE scale_set = ANY($1::text[]) GROUP BY scale_set, phase",
+        "SELECT scale_set, phase, count(*) AS count, bool_or(version IS NULL) AS unmade "
+        "FROM instance_view WHERE scale_set = ANY($1::text[]) GROUP BY scale_set, phase",
         list(ids),
     ):
         phases[row["scale_set"]][row["phase"]] = row["count"]
+        if row["phase"] == "failed" and row["unmade"]:
+            broken.add(row["scale_set"])
     fleets = {
         row["scale_set"]: row
         for row in await connection.fetch(
-            "SELECT scale_set, held, barred_version, waiting FROM fleet_view "
+            "SELECT scale_set, held, barred_version, waiting, "
+            "coalesce((spec ->> 'revision')::int, 0) AS revision FROM fleet_view "
             "WHERE scale_set = ANY($1::text[]) AND NOT deleted",
             list(ids),
         )
@@ -73,6 +77,8 @@ async def fleet_states(connection: Connection, ids: Sequence[str]) -> dict[str, 
             held=_json(fleets[id]["held"]) if id in fleets else None,
             barred_version=fleets[id]["barred_version"] if id in fleets else None,
             waiting=_json(fleets[id]["waiting"]) if id in fleets else None,
+            broken=id in broken,
+            revision=fleets[id]["revision"] if id in fleets else 0,
         )
         for id in ids
     }
@@ -306,6 +312,20 @@ async def images(connection: Connection, stream: str | None = None) -> list[Imag
         stream,
     )
     return [_image(row) for row in rows]
+
+
+async def wanted_version(
+    connection: Connection, scale_set: str, reference: ImageReference
+) -> str | None:
+    """Return the version that an instance is brought to; during an upgrade it is the target."""
+    last = await latest_upgrade(connection, scale_set)
+    if last is not None and last.is_running:
+        return str(last.image["version"])
+    if reference.version != LATEST:
+        return reference.version
+    found = await images(connection, "/".join(reference.stream))
+    offered = [image for image in found if not image.exclude_from_latest]
+    return max(offered, key=lambda image: image.order).version if offered else None
 
 
 def _json(value: str | None) -> Any:

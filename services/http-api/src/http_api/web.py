@@ -14,6 +14,7 @@ from http_api.routes import (
     load_balancers,
     operations,
     scale_sets,
+    status,
     steering,
     upgrades,
 )
@@ -32,7 +33,7 @@ def create_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     modules = (scale_sets, instances, upgrades, steering, hooks, explain, load_balancers, images)
-    others = (holds, events, operations)
+    others = (holds, events, operations, status)
     routers = [module.router for module in (*modules, *others)]
     add_handlers(app, routers)
     for router in routers:

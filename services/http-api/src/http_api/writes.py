@@ -11,10 +11,11 @@ from rollcall_kit.config import Config
 from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 
-from http_api import queries, store
+from http_api import progress, queries, store
 from http_api.domain.documents import ModelError, at
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
 from http_api.domain.merging import READ_ONLY, merge_patch, merge_put, without
+from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.scale_sets import Stored, StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId
 from http_api.domain.scale_sets import (
@@ -65,16 +66,25 @@ class Server:
         return results[-1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A scale set after a write."""
+
+    stored: StoredScaleSet
+    created: bool
+    operation: Operation
+
+
 async def write_scale_set(
     server: Server, place: ResourceId, body: Mapping[str, Any], *, patch: bool
-) -> tuple[StoredScaleSet, bool]:
-    """Put or patch a scale set; return it, and whether it is new.
+) -> Written:
+    """Put or patch a scale set; return it with the operation that makes it so.
 
     Raises ModelError for a model that cannot be taken, ApiError for a patch of nothing.
     """
     body, secrets = take_secrets(without(canonical(body, SCALE_SET), READ_ONLY))
 
-    async def work(connection: Connection) -> tuple[tuple[StoredScaleSet, bool], list[Event]]:
+    async def work(connection: Connection) -> tuple[Written, list[Event]]:
         await store.lock_models(connection)
         old = await store.scale_set(connection, place.key)
         if old is None and patch:
@@ -92,7 +102,16 @@ async def write_scale_set(
         had_disks = old is not None and has_data_disks(old.model)
         stored, spec = await _check(server, connection, stored, revision, had_disks=had_disks)
         await store.save_scale_set(connection, place, stored, now)
-        return (stored, old is None), [ScaleSetChanged(scale_set=stored.id, spec=spec)]
+        operation = await progress.begin(
+            connection,
+            Kind.SET,
+            stored.id,
+            progress.Asked(action="PATCH" if patch else "PUT"),
+            now,
+            {"revision": revision},
+        )
+        written = Written(stored=stored, created=old is None, operation=operation)
+        return written, [ScaleSetChanged(scale_set=stored.id, spec=spec)]
 
     return await server.transact(work)
 
@@ -152,16 +171,23 @@ async def _check(
     ), spec
 
 
-async def delete_scale_set(server: Server, place: ResourceId) -> bool:
-    """Delete a scale set, and have its instances deleted; return whether there was one."""
+async def delete_scale_set(server: Server, place: ResourceId) -> Operation | None:
+    """Delete a scale set, and have its instances deleted; return None where there is none.
 
-    async def work(connection: Connection) -> tuple[bool, list[Event]]:
+    Asked again while the instances go, it is the same operation.
+    """
+
+    async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
         await store.lock_models(connection)
+        now = server.context.now()
         id = await store.delete_scale_set(connection, place.key)
         if id is None:
-            return False, []
+            return await progress.unfinished(connection, place.id, "DELETE", now), []
         revision = await store.next_revision(connection)
-        return True, [ScaleSetDeleted(scale_set=id, revision=revision)]
+        operation = await progress.begin(
+            connection, Kind.DELETION, id, progress.Asked(action="DELETE"), now, {"sets": [id]}
+        )
+        return operation, [ScaleSetDeleted(scale_set=id, revision=revision)]
 
     return await server.transact(work)
 
@@ -218,14 +244,18 @@ async def _tell(server: Server, connection: Connection, user: StoredScaleSet) ->
     return ScaleSetChanged(scale_set=user.id, spec=spec)
 
 
-async def delete_load_balancer(server: Server, place: ResourceId) -> bool:
-    """Delete a load balancer that no set uses; return whether there was one."""
+async def delete_load_balancer(server: Server, place: ResourceId) -> Operation | None:
+    """Delete a load balancer that no set uses; return None where there is none."""
 
-    async def work(connection: Connection) -> tuple[bool, list[Event]]:
+    async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
         await store.lock_models(connection)
         for user in await store.scale_sets_behind(connection, place.key):
             raise _in_use("", place.id, user)
-        return await store.delete_load_balancer(connection, place.key), []
+        if not await store.delete_load_balancer(connection, place.key):
+            return None, []
+        asked = progress.Asked(action="DELETE")
+        now = server.context.now()
+        return await progress.begin(connection, Kind.NOTHING, place.id, asked, now), []
 
     return await server.transact(work)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 import asyncpg
 from fastapi import Depends, Query, Request
@@ -13,6 +14,7 @@ from http_api.domain.documents import parse_body
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, resource_id
 from http_api.errors import ApiError, not_found
+from http_api.urls import base_url
 from http_api.writes import Server
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
@@ -120,7 +122,6 @@ def page(request: Request, value: Sequence[Any], token: str | None) -> Mapping[s
     document: dict[str, Any] = {"value": value}
     if token is not None:
         kept = {k: v for k, v in request.query_params.items() if k != "$skiptoken"}
-        document["nextLink"] = str(
-            request.url.replace_query_params(**kept, **{"$skiptoken": token})
-        )
+        query = urlencode({**kept, "$skiptoken": token}, safe="$'/", quote_via=quote)
+        document["nextLink"] = f"{base_url(request)}{quote(request.url.path)}?{query}"
     return document

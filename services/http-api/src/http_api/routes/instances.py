@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse
 from rollcall_contracts.events import Event, InstanceProtectionChanged, ModelDeployRequested
 from rollcall_kit.outbox import Connection
 
-from http_api import queries
+from http_api import progress, queries
 from http_api.domain.asking import read_instance_ids
+from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.instances import InstanceRow, instance_json, instance_view_json
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.protection import read_protection
@@ -18,6 +19,7 @@ from http_api.errors import ApiError
 from http_api.routes.common import (
     SET,
     JsonBody,
+    OptionalBody,
     Pool,
     ScaleSet,
     ServerOf,
@@ -26,6 +28,8 @@ from http_api.routes.common import (
     need_api_version,
     page,
 )
+from http_api.routes.status import Asking, accepted
+from http_api.writes import Server
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(need_api_version)])
 INSTANCES = SET + "/virtualMachines"
@@ -111,16 +115,52 @@ async def get_view(scale_set: ScaleSet, instance: Instance) -> Response:
 
 
 @router.post(SET + "/manualupgrade")
-async def deploy_model(scale_set: ScaleSet, body: JsonBody, server: ServerOf) -> Response:
+async def deploy_model(
+    request: Request, scale_set: ScaleSet, body: JsonBody, server: ServerOf, asked: Asking
+) -> Response:
     """Bring instances to the model now, failed ones too; `["*"]` means all."""
     ids = read_instance_ids(body, required=True)
+    return accepted(request, server, await deploy(server, scale_set, ids, asked))
 
-    async def work(connection: Connection) -> tuple[None, list[Event]]:
+
+@router.post(SET + "/reimage")
+@router.post(SET + "/reimageall")
+async def reimage(
+    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
+    """Give instances a new OS disk of the model's image; data disks stay, as always here."""
+    ids = read_instance_ids(body, required=False)
+    return accepted(request, server, await deploy(server, scale_set, ids, asked))
+
+
+@router.post(INSTANCES + "/{instance_id}/reimage")
+@router.post(INSTANCES + "/{instance_id}/reimageall")
+async def reimage_one(
+    request: Request, scale_set: ScaleSet, instance: Instance, server: ServerOf, asked: Asking
+) -> Response:
+    """Give one instance a new OS disk."""
+    return accepted(request, server, await deploy(server, scale_set, (instance.id,), asked))
+
+
+async def deploy(
+    server: Server, scale_set: StoredScaleSet, ids: tuple[str, ...], asked: progress.Asked
+) -> Operation:
+    """Ask for instances to be brought to the model; a repeated request is the same operation."""
+
+    async def work(connection: Connection) -> tuple[Operation, list[Event]]:
+        now = server.context.now()
+        known = await progress.repeated(connection, scale_set.id, asked, now)
+        if known is not None:
+            return known, []
         await check_instances(connection, scale_set, ids)
-        return None, [ModelDeployRequested(scale_set=scale_set.id, instance_ids=ids)]
+        wanted = await queries.wanted_version(connection, scale_set.id, scale_set.image)
+        goal = await progress.deployment_goal(
+            connection, scale_set.id, scale_set.generation, wanted, ids
+        )
+        operation = await progress.begin(connection, Kind.INSTANCES, scale_set.id, asked, now, goal)
+        return operation, [ModelDeployRequested(scale_set=scale_set.id, instance_ids=ids)]
 
-    await server.transact(work)
-    return Response(status_code=202)
+    return await server.transact(work)
 
 
 async def check_instances(

@@ -19,6 +19,7 @@ from http_api.routes.common import (
     need_api_version,
     page,
 )
+from http_api.routes.status import accepted
 from http_api.writes import delete_load_balancer, write_load_balancer
 
 router = APIRouter(tags=["load balancers"], dependencies=[Depends(need_api_version)])
@@ -49,9 +50,9 @@ async def get(place: BalancerPlace, pool: Pool) -> Response:
 
 
 @router.delete(BALANCER)
-async def delete(place: BalancerPlace, server: ServerOf) -> Response:
+async def delete(request: Request, place: BalancerPlace, server: ServerOf) -> Response:
     """Delete a load balancer that no scale set uses; 204 if there is none."""
-    return Response(status_code=202 if await delete_load_balancer(server, place) else 204)
+    return accepted(request, server, await delete_load_balancer(server, place))
 
 
 @router.get(f"{SUBSCRIPTION}/providers/{LOAD_BALANCERS}")

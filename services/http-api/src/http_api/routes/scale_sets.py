@@ -9,7 +9,6 @@ from http_api import queries, store
 from http_api.domain.present.instances import set_view_json
 from http_api.domain.present.scale_sets import (
     StoredScaleSet,
-    provisioning_state,
     scale_set_json,
 )
 from http_api.domain.resource_ids import SCALE_SETS
@@ -26,23 +25,29 @@ from http_api.routes.common import (
     need_api_version,
     page,
 )
-from http_api.writes import delete_scale_set, write_scale_set
+from http_api.routes.status import accepted, operation_headers
+from http_api.writes import Server, Written, delete_scale_set, write_scale_set
 
 router = APIRouter(tags=["scale sets"], dependencies=[Depends(need_api_version)])
 
 
 @router.put(SET)
-async def put(place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool) -> Response:
+async def put(
+    request: Request, place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool
+) -> Response:
     """Create a scale set, or change what the body names. 202 would break every SDK."""
-    stored, created = await write_scale_set(server, place, body, patch=False)
-    return JSONResponse(await _shown(pool, stored), status_code=201 if created else 200)
+    written = await write_scale_set(server, place, body, patch=False)
+    return await _written(request, pool, server, written)
 
 
 @router.patch(SET)
-async def patch(place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool) -> Response:
+async def patch(
+    request: Request, place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool
+) -> Response:
     """Change a scale set by a JSON merge patch."""
-    stored, _ = await write_scale_set(server, place, body, patch=True)
-    return JSONResponse(await _shown(pool, stored))
+    return await _written(
+        request, pool, server, await write_scale_set(server, place, body, patch=True)
+    )
 
 
 @router.get(SET)
@@ -52,9 +57,9 @@ async def get(scale_set: ScaleSet, pool: Pool) -> Response:
 
 
 @router.delete(SET)
-async def delete(place: ScaleSetPlace, server: ServerOf) -> Response:
+async def delete(request: Request, place: ScaleSetPlace, server: ServerOf) -> Response:
     """Delete a scale set with its instances; 204 if there is none."""
-    return Response(status_code=202 if await delete_scale_set(server, place) else 204)
+    return accepted(request, server, await delete_scale_set(server, place))
 
 
 @router.get(SET + "/instanceView")
@@ -62,10 +67,8 @@ async def get_view(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Respons
     """Return how many of the instances are in which state."""
     async with pool.acquire() as connection:
         counts = await queries.instance_counts(connection, scale_set.id)
-    phases: dict[str, int] = {}
-    for phase, _, _, count in counts:
-        phases[phase] = phases.get(phase, 0) + count
-    state = provisioning_state(scale_set.capacity, phases)
+        states = await queries.fleet_states(connection, [scale_set.id])
+    state = states[scale_set.id].provisioning(scale_set.capacity)
     return JSONResponse(set_view_json(counts, state, server.context.now()))
 
 
@@ -97,3 +100,18 @@ async def _shown(pool: Pool, stored: StoredScaleSet) -> dict[str, Any]:
     async with pool.acquire() as connection:
         states = await queries.fleet_states(connection, [stored.id])
     return scale_set_json(stored, states[stored.id])
+
+
+async def _written(request: Request, pool: Pool, server: Server, written: Written) -> Response:
+    """Return what a write made, and where a client asks whether it is so already."""
+    async with pool.acquire() as connection:
+        states = await queries.fleet_states(connection, [written.stored.id])
+    return JSONResponse(
+        scale_set_json(
+            written.stored,
+            states[written.stored.id],
+            provisioning="Creating" if written.created else "Updating",
+        ),
+        status_code=201 if written.created else 200,
+        headers=operation_headers(request, server, written.operation, location=False),
+    )

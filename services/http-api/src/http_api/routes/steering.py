@@ -1,8 +1,10 @@
 """What people ask of upgrades: start and cancel (M52), pause, resume, roll back, approve."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from rollcall_contracts.events import (
     Event,
     UpgradeApproveRequested,
@@ -14,7 +16,7 @@ from rollcall_contracts.events import (
 )
 from rollcall_kit.outbox import Connection
 
-from http_api import queries
+from http_api import progress, queries
 from http_api.domain.asking import (
     Refusal,
     read_instance_ids,
@@ -25,11 +27,13 @@ from http_api.domain.asking import (
     refusal_to_roll_back,
     refusal_to_start,
 )
+from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.present.upgrades import UpgradeRow
 from http_api.errors import ApiError
 from http_api.routes.common import SET, OptionalBody, ScaleSet, ServerOf, need_api_version
 from http_api.routes.instances import INSTANCES, Instance, check_instances
+from http_api.routes.status import Asking, accepted
 from http_api.writes import Server
 
 router = APIRouter(tags=["upgrades"], dependencies=[Depends(need_api_version)])
@@ -37,10 +41,14 @@ ROLLING = SET + "/rollingUpgrades"
 
 # Given the upgrade that runs, returns why not, if so.
 Check = Callable[[Connection, UpgradeRow | None], Awaitable[Refusal | None]]
+# Given the same, returns what the operation will be judged by.
+Goal = Callable[[Connection, UpgradeRow | None], Awaitable[Mapping[str, Any]]]
 
 
 @router.post(SET + "/osRollingUpgrade")
-async def start(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def start(
+    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Ask for an upgrade to the latest version now; refused where there is nothing to do."""
     wish = read_wish(body)
 
@@ -57,11 +65,18 @@ async def start(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Re
     event = UpgradeStartRequested(
         scale_set=scale_set.id, override=wish.override, reason=wish.reason
     )
-    return await _ask(server, scale_set, event, check)
+
+    async def goal(connection: Connection, _running: UpgradeRow | None) -> Mapping[str, Any]:
+        return await progress.start_goal(connection, scale_set.id)
+
+    begun = await _begin(server, scale_set, event, check, Follow(asked, Kind.START, goal))
+    return accepted(request, server, begun)
 
 
 @router.post(ROLLING + "/cancel")
-async def cancel(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def cancel(
+    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Ask the running upgrade to stop after its current batch (M05)."""
     wish = read_wish(body)
 
@@ -70,8 +85,12 @@ async def cancel(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> R
             raise ApiError(409, "Conflict", "There is no ongoing Rolling Upgrade to cancel.")
         return None
 
+    async def goal(_connection: Connection, running: UpgradeRow | None) -> Mapping[str, Any]:
+        return {"upgrade": "" if running is None else running.id}
+
     event = UpgradeCancelRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check)
+    begun = await _begin(server, scale_set, event, check, Follow(asked, Kind.CANCEL, goal))
+    return accepted(request, server, begun)
 
 
 @router.post(ROLLING + "/pause")
@@ -122,18 +141,25 @@ async def roll_back(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -
 
 
 @router.post(SET + "/approveRollingUpgrade")
-async def approve(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def approve(
+    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Approve a deferred upgrade of all its instances, or of those named."""
-    return await _approve(server, scale_set, read_instance_ids(body, required=False))
+    ids = read_instance_ids(body, required=False)
+    return accepted(request, server, await _approve(server, scale_set, ids, asked))
 
 
 @router.post(INSTANCES + "/{instance_id}/approveRollingUpgrade")
-async def approve_one(scale_set: ScaleSet, instance: Instance, server: ServerOf) -> Response:
+async def approve_one(
+    request: Request, scale_set: ScaleSet, instance: Instance, server: ServerOf, asked: Asking
+) -> Response:
     """Approve a deferred upgrade of one instance."""
-    return await _approve(server, scale_set, (instance.id,))
+    return accepted(request, server, await _approve(server, scale_set, (instance.id,), asked))
 
 
-async def _approve(server: Server, scale_set: StoredScaleSet, ids: tuple[str, ...]) -> Response:
+async def _approve(
+    server: Server, scale_set: StoredScaleSet, ids: tuple[str, ...], asked: progress.Asked
+) -> Operation | None:
     async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
         await check_instances(connection, scale_set, ids)
         return refusal_to_approve(
@@ -144,18 +170,53 @@ async def _approve(server: Server, scale_set: StoredScaleSet, ids: tuple[str, ..
         )
 
     event = UpgradeApproveRequested(scale_set=scale_set.id, instance_ids=ids)
-    return await _ask(server, scale_set, event, check)
+    return await _begin(server, scale_set, event, check, Follow(asked, Kind.NOTHING))
+
+
+async def _no_goal(_connection: Connection, _running: UpgradeRow | None) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """How a client follows what it asked for."""
+
+    asked: progress.Asked
+    kind: Kind
+    goal: Goal = _no_goal
 
 
 async def _ask(server: Server, scale_set: StoredScaleSet, event: Event, check: Check) -> Response:
-    """Log a request, unless it would come to nothing. Raises ApiError."""
+    """Log a request of Rollcall's own, unless it would come to nothing. Raises ApiError."""
+    await _begin(server, scale_set, event, check, None)
+    return Response(status_code=202)
 
-    async def work(connection: Connection) -> tuple[None, list[Event]]:
+
+async def _begin(
+    server: Server, scale_set: StoredScaleSet, event: Event, check: Check, follow: Follow | None
+) -> Operation | None:
+    """Log a request and begin its operation, unless it would come to nothing. Raises ApiError.
+
+    The same request, repeated by its client, is the same operation.
+    """
+
+    async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
+        now = server.context.now()
+        if follow is not None:
+            known = await progress.repeated(connection, scale_set.id, follow.asked, now)
+            if known is not None:
+                return known, []
         last = await queries.latest_upgrade(connection, scale_set.id)
-        refusal = await check(connection, last if last is not None and last.is_running else None)
+        running = last if last is not None and last.is_running else None
+        refusal = await check(connection, running)
         if refusal is not None:
             raise ApiError(refusal.status, "OperationNotAllowed", refusal.message)
-        return None, [event]
+        if follow is None:
+            return None, [event]
+        goal = await follow.goal(connection, running)
+        operation = await progress.begin(
+            connection, follow.kind, scale_set.id, follow.asked, now, goal
+        )
+        return operation, [event]
 
-    await server.transact(work)
-    return Response(status_code=202)
+    return await server.transact(work)

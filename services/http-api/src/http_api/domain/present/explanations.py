@@ -114,7 +114,10 @@ def _details(scene: Scene, code: str) -> dict[str, Any]:
 
 
 def _held(fleet: FleetRow | None) -> str | None:
-    return None if fleet is None or fleet.held is None else fleet.held.get("version")
+    """Return the version that a set keeps off; `held` is noted a moment after `barred_version`."""
+    if fleet is None:
+        return None
+    return (fleet.held or {}).get("version") or fleet.barred_version
 
 
 def _pending(scene: Scene) -> list[ResultRow]:

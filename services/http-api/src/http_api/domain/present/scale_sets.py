@@ -75,21 +75,45 @@ class FleetState:
     held: Mapping[str, Any] | None = None  # why an upgrade does not start
     barred_version: str | None = None
     waiting: Mapping[str, Any] | None = None  # {code, message, until}
+    broken: bool = False  # an instance could not be made
+    revision: int = 0  # of the model that it has taken over
+
+    def provisioning(self, capacity: int) -> str:
+        """Return the provisioningState of a set of this capacity."""
+        stuck = self.held is not None and self.held.get("code") in STUCK
+        return provisioning_state(capacity, self.phases, broken=self.broken, stuck=stuck)
 
 
-def provisioning_state(capacity: int, phases: Mapping[str, int]) -> str:
-    """Return Succeeded once there are as many instances as asked for, and none is on its way."""
+# What keeps instances from being made until somebody does something.
+STUCK = ("ImageNotFound", "NoHostAvailable")
+
+
+def provisioning_state(
+    capacity: int, phases: Mapping[str, int], *, broken: bool = False, stuck: bool = False
+) -> str:
+    """Return Succeeded once there are as many instances as asked for, and none is on its way.
+
+    `broken`: some could not be made; `stuck`: there is nothing to make the missing ones from, or
+    nowhere to make them.
+    """
     kept = sum(count for phase, count in phases.items() if phase != "deleting")
     moving = phases.get("creating", 0) or phases.get("deleting", 0)
     if kept == capacity and not moving:
-        return "Succeeded"
+        return "Failed" if broken else "Succeeded"
+    if kept < capacity and stuck and not moving:
+        return "Failed"
     return (
         "Updating" if kept > phases.get("creating", 0) or phases.get("deleting", 0) else "Creating"
     )
 
 
-def scale_set_json(stored: StoredScaleSet, state: FleetState) -> dict[str, Any]:
-    """Return the resource: what the client wrote, and what Rollcall knows of it."""
+def scale_set_json(
+    stored: StoredScaleSet, state: FleetState, *, provisioning: str | None = None
+) -> dict[str, Any]:
+    """Return the resource: what the client wrote, and what Rollcall knows of it.
+
+    `provisioning`: its provisioningState, where that is known better than by counting instances.
+    """
     properties = dict(stored.model.get("properties") or {})
     rollcall: dict[str, Any] = {
         "generation": stored.generation,
@@ -110,7 +134,7 @@ def scale_set_json(stored: StoredScaleSet, state: FleetState) -> dict[str, Any]:
             "lifecycleHooksProfile": {"lifecycleHooks": []},
             **properties,
             "upgradePolicy": upgrade_policy_json(properties.get("upgradePolicy")),
-            "provisioningState": provisioning_state(stored.capacity, state.phases),
+            "provisioningState": provisioning or state.provisioning(stored.capacity),
             "uniqueId": str(uuid.uuid5(uuid.NAMESPACE_URL, stored.id.lower())),
             "timeCreated": stored.created_at.isoformat(),
             "rollcall": rollcall,
