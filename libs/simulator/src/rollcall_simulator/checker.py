@@ -1,5 +1,6 @@
 """The independent check: after every transaction, and whenever something physically happens."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -59,7 +60,10 @@ class Checker:
             ledger.decide(decided, step.now)
         what_is_stored_is_what_was_decided(step)
         nothing_is_due_at_once(step)
-        rest = 1 + len(step.settled.instances) // 10
+        hosts_are_not_overfilled(step)
+        if step.store.buried:
+            ledger.barred = None
+        rest = 1 + len(step.settled.instances) // 5
         if self._steps % rest == 0:
             counts_are_right(step.settled)
             the_set_believes_what_it_was_told(step.settled, ledger)
@@ -92,11 +96,13 @@ class Checker:
         its last batch began."""
         if why != "upgrade" or self.site is None:
             return
+        members = {instance.id for instance in self.ledger.members()}
         down = 1 + sum(
-            other.down_for == "upgrade" and not other.believed and other is not machine
+            other.down_for == "upgrade" and not other.believed and other.id in members
             for other in self.site.machines.values()
+            if other is not machine
         )
-        total = len(self.ledger.members())
+        total = len(members)
         self.peak = max(self.peak, Peak(down, self._strictly, total))
         if down > self._allowed:
             detail = f"{down} of {total} are down: {self._allowed} may be."
@@ -135,32 +141,32 @@ class Checker:
 
 def what_is_stored_is_what_was_decided(step: Transaction) -> None:
     """A set that is read back after a crash is the same as the one in memory."""
-    kept = step.settled.saved()
-    if kept.unsaved is None or kept.unsaved.instances or kept.unsaved.members:
+    kept = step.kept
+    if kept.unsaved is None or kept.unsaved.instances or kept.unsaved.members or kept.ended:
         raise Violation(sentence_of(what_is_stored_is_what_was_decided), "Saved is not saved.")
-    loaded = step.store.load()
-    if loaded is None:
-        if not (kept.deleted and not kept.instances):
-            raise Violation(sentence_of(what_is_stored_is_what_was_decided), "It is gone.")
-        return
-    loaded = loaded.amended(images=kept.images, hosts=kept.hosts, holds=kept.holds, room=kept.room)
-    if loaded != kept:
-        raise Violation(sentence_of(what_is_stored_is_what_was_decided), _difference(loaded, kept))
+    difference = step.store.difference(kept)
+    if difference is not None:
+        raise Violation(sentence_of(what_is_stored_is_what_was_decided), difference)
 
 
 def nothing_is_due_at_once(step: Transaction) -> None:
     """After a decision the next one is due later: what is due now has been decided."""
-    if step.wake_at <= step.now and step.store.whole is not None:
+    if step.wake_at <= step.now and not step.store.buried:
         raise Violation(sentence_of(nothing_is_due_at_once), f"At {step.now} it is due again.")
 
 
-def _difference(loaded: Fleet, kept: Fleet) -> str:
-    for id in {*loaded.instances, *kept.instances}:
-        if loaded.instances.get(id) != kept.instances.get(id):
-            return f"Instance {id}: {loaded.instances.get(id)} is not {kept.instances.get(id)}."
-    if loaded.upgrade != kept.upgrade:
-        return f"Upgrade: {loaded.upgrade} is not {kept.upgrade}."
-    return f"{replace(loaded, instances={})} is not {replace(kept, instances={})}."
+def hosts_are_not_overfilled(step: Transaction) -> None:
+    """A host that says how much room it has is asked for no more new instances than that."""
+    if not step.folded.room:
+        return
+    new: Counter[str] = Counter()
+    for event in step.decided:
+        if isinstance(event, e.InstancesCreateRequested):
+            new[event.host] += sum(order.attempt == 1 for order in event.instances)
+    for host, count in new.items():
+        if count > step.folded.room.get(host, count):
+            detail = f"{host} has room for {step.folded.room[host]} and is asked for {count}."
+            raise Violation(sentence_of(hosts_are_not_overfilled), detail)
 
 
 def counts_are_right(fleet: Fleet) -> None:

@@ -22,6 +22,7 @@ from rollcall_simulator.faults import Chaos, Fault
 from rollcall_simulator.store import Store
 
 TICK = 0.1  # seconds between looks for what is due
+IDLE = 10.0  # seconds between looks that find nothing to decide: the others' sets come first
 
 REPORTS = (e.InstanceReport, e.ImageFetched, e.ImageFetchFailed, e.MetricQueried)
 
@@ -55,6 +56,7 @@ class Transaction:
     deliveries: Sequence[e.Event]
     accepted: Sequence[e.Event]
     settled: Fleet
+    kept: Fleet  # in memory, for the next time
     decided: Sequence[e.Event]
     wake_at: datetime
     store: Store
@@ -72,9 +74,14 @@ class Copy:
 
 
 class Broker:
-    """Carries messages; which arrive late, twice or never is drawn for each."""
+    """Carries messages; which arrive late, twice or never is drawn for each.
 
-    def __init__(self, agenda: Agenda, chaos: Chaos) -> None:
+    With `in_order` those of probers come once and in their order: reports of one lease do not say
+    which is the newer one, so that the other order tells another health.
+    """
+
+    def __init__(self, agenda: Agenda, chaos: Chaos, *, in_order: bool) -> None:
+        self._in_order = in_order
         self._agenda = agenda
         self._chaos = chaos
 
@@ -84,14 +91,17 @@ class Broker:
         if chaos.strikes(Fault.LOST):
             return
         delay = 0.002 + 0.03 * chaos.random.random()
+        if self._in_order and isinstance(event, e.HealthReport):
+            agenda.after(delay, partial(to, event))
+            return
         if chaos.strikes(Fault.REORDERED):
             delay += chaos.stream(Fault.REORDERED).uniform(0.05, 3)
         if chaos.strikes(Fault.DELAYED):
             delay += chaos.stream(Fault.DELAYED).uniform(3, 900)
-        agenda.after(delay, lambda: to(event))
+        agenda.after(delay, partial(to, event))
         if chaos.strikes(Fault.DOUBLED):
             again = delay + chaos.stream(Fault.DOUBLED).uniform(0, 5)
-            agenda.after(again, lambda: to(event))
+            agenda.after(again, partial(to, event))
 
 
 class Control:
@@ -121,6 +131,7 @@ class Control:
         self._relaying = False
         self._alarm = 0
         self.transactions = 0
+        self.kept: Fleet | None = None  # the set as it was last saved, by whichever copy
 
     # --- deliveries -------------------------------------------------------------------------------
 
@@ -145,15 +156,15 @@ class Control:
             deliveries, copy.inbox = copy.inbox, []
             self._transact(copy, deliveries)
 
-    def wake(self) -> None:
-        """Let a copy decide because the time has come."""
+    def wake(self, pause: float = 0.0) -> None:
+        """Let a copy decide when its time has come, and not before the pause is over."""
         self._alarm += 1
         alarm = self._alarm
-        delay = max(0.0, self.store.wake_at - self._agenda.seconds)
+        delay = max(pause, self.store.wake_at - self._agenda.seconds)
         delay += TICK * self._chaos.random.random()
 
         def ring() -> None:
-            if alarm != self._alarm or self.store.whole is None:
+            if alarm != self._alarm or self.store.whole is None or self.store.buried:
                 return
             up = [copy for copy in self.copies if copy.up]
             if up:
@@ -175,10 +186,12 @@ class Control:
                 return
             loaded = Fleet(spec=created.spec)
         folded, accepted = rules.fold(loaded, deliveries, now)
-        if before is None or not deliveries:
-            folded = folded.amended(images=tuple(store.images.values()), holds=dict(store.holds))
         hosts, room = self._surroundings()
-        folded = folded.amended(hosts=hosts, room=room)
+        if before is None or not deliveries:  # by time: also what changed without an event
+            images, holds = tuple(store.images.values()), dict(store.holds)
+            folded = folded.amended(images=images, holds=holds, hosts=hosts, room=room)
+        else:
+            folded = folded.amended(hosts=hosts, room=room)
         settled, decided = rules.settle(folded, now)
         wake_at = rules.next_wake(settled, now)
         crash = self._crash()
@@ -196,7 +209,8 @@ class Control:
         store.log += [(seconds, ev) for ev in accepted if isinstance(ev, REPORTS)]
         store.log += [(seconds, ev) for ev in decided]
         store.wake_at = self._agenda.at(wake_at)
-        copy.cache = (store.token, settled.saved()) if store.whole is not None else None
+        self.kept = kept = settled.saved()
+        copy.cache = None if store.buried else (store.token, kept)
         self.transactions += 1
         self._auditor.committed(
             Transaction(
@@ -206,12 +220,13 @@ class Control:
                 deliveries=deliveries,
                 accepted=accepted,
                 settled=settled,
+                kept=kept,
                 decided=decided,
                 wake_at=wake_at,
                 store=store,
             )
         )
-        self.wake()
+        self.wake(0.0 if deliveries or decided else IDLE)
         self._relay_soon()
         if crash == "after":
             self._die(copy, deliveries)

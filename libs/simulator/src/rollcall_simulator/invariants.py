@@ -304,8 +304,8 @@ def no_instance_is_swapped_twice(ledger: Ledger, event: e.Event, now: datetime) 
 )
 def never_two_hands(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
     """No instance is in two hands: one that an agent was asked to change, and that has neither
-    answered nor been given up, is not asked for something else, but to go while it is made; and
-    each request has an attempt of its own."""
+    answered nor been given up, is asked for nothing else than to go; and each request has an
+    attempt of its own."""
     if not isinstance(event, e.HostRequest):
         return None
     for order in event.instances:
@@ -314,9 +314,7 @@ def never_two_hands(ledger: Ledger, event: e.Event, now: datetime) -> str | None
             continue
         if order.attempt <= instance.attempt:
             return f"Instance {instance.id} has attempt {order.attempt} after {instance.attempt}."
-        free = instance.phase == DELETING or ledger.deleted or instance.phase == "creating"
-        goes = isinstance(event, e.InstancesDeleteRequested) and free
-        if instance.is_busy and not goes:
+        if instance.is_busy and not isinstance(event, e.InstancesDeleteRequested):
             return f"Instance {instance.id} is {instance.phase}."
     return None
 

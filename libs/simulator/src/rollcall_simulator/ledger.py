@@ -343,12 +343,13 @@ class Ledger:
 
     def _create(self, event: e.InstancesCreateRequested, order: e.InstanceOrder) -> None:
         id, known = order.instance_id, self.instances.get(order.instance_id)
-        zones = self.spec.zones
+        zones, old = self.spec.zones, self.instances.get(order.replaces or "")
+        zone = zones[int(id) % len(zones)] if zones else ""
         self.ever.add(id)
         self.instances[id] = Known(
             id=id,
             host=event.host,
-            zone=zones[int(id) % len(zones)] if zones else "",
+            zone=old.zone if old is not None else zone,  # a successor is where the old one was
             attempt=order.attempt,
             phase=CREATING,
             first=known is None,

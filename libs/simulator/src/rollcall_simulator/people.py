@@ -53,7 +53,6 @@ class People:
         self._ask = ask
         self.spec = spec  # the model as it was last written
         self._newest = 1
-        self._deleted = False
         self._held: dict[str, Image] = {}
         self._protected: dict[str, bool] = {}
 
@@ -130,15 +129,14 @@ class People:
     # --- the model --------------------------------------------------------------------------------
 
     def _write(self, **fields: object) -> None:
-        if self._deleted:
-            return
         update = {**fields, "revision": self.spec.revision + 1}
         self.spec = self.spec.model_copy(update=update)
         self._ask(e.ScaleSetChanged(scale_set=SET, spec=self.spec))
 
     def _scale(self, chance: float) -> None:
         now = self.spec.capacity
-        self._write(capacity=max(0, round(now * (0.4 + 1.2 * chance))) + (chance > 0.5))
+        wanted = round(now * (0.4 + 1.2 * chance)) + (chance > 0.5)
+        self._write(capacity=min(wanted, max(now, 60)))
 
     def _change_model(self, chance: float) -> None:
         stream, spec = self._chaos.stream(Fault.MODEL), self.spec
@@ -171,7 +169,7 @@ class People:
         return policy
 
     def _delete(self, chance: float) -> None:
-        self._deleted = True
+        self.spec = self.spec.model_copy(update={"revision": self.spec.revision + 1})
         self._ask(e.ScaleSetDeleted(scale_set=SET, revision=self.spec.revision))
 
     # --- people -----------------------------------------------------------------------------------

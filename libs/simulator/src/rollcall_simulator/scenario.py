@@ -111,7 +111,8 @@ def draw(seed: int, options: Options | None = None) -> Scenario:
     if options.instances is not None and options.instances < size:
         size = options.instances
         spec = spec.model_copy(update={"capacity": size})
-    chances = {fault: p for fault, p in _chances(rng, mood).items() if options.allow(fault)}
+    drawn = _chances(rng, mood) | _of_the_model(rng, mood, spec)
+    chances = {fault: p for fault, p in drawn.items() if options.allow(fault)}
     active = rng.uniform(600, 5400)
     happenings = [h for h in _happenings(rng, mood, active) if options.allow(h.fault)]
     policy = spec.policy
@@ -120,7 +121,7 @@ def draw(seed: int, options: Options | None = None) -> Scenario:
         seed=seed,
         mood=mood,
         spec=spec,
-        from_nothing=rng.random() < 0.08,
+        from_nothing=rng.random() < 0.08 and mood is not Mood.TWIN,
         ill_at_start=_ill_at_start(rng, size) if mood in (Mood.ORDINARY, Mood.BRUTAL) else 0,
         hosts=hosts,
         room={},
@@ -171,7 +172,7 @@ def _spec(rng: random.Random, size: int, mood: Mood) -> ScaleSetSpec:
         hold_faulted_versions=rng.random() < 0.7,
         policy=policy,
         lifecycle_hooks=_hooks(rng),
-        maintenance_windows=_windows(rng),
+        maintenance_windows=() if mood is Mood.TWIN else _windows(rng),
         update_domains=rng.choice((2, 3, 5)) if rng.random() < 0.12 else 0,
         probe=_probe(rng),
         provisioning=Provisioning(
@@ -209,7 +210,8 @@ def draw_policy(rng: random.Random, mood: Mood) -> RollingPolicy:
     sometimes("canary_instance_count", 1, 2)
     sometimes("canary_bake_time", 60, 600)
     sometimes("bake_time", 60, 600)
-    sometimes("upgrade_timeout", 600, 3600, 86400)
+    if mood is not Mood.TWIN:  # a message that is seconds late may then decide
+        sometimes("upgrade_timeout", 600, 3600, 86400)
     sometimes("sliding_batches", True)
     sometimes("drain", Drain(request_path="/drain", deadline=30))
     sometimes("metric_gate", _metric_gate(rng))
@@ -288,7 +290,6 @@ _CHANCES: Mapping[Fault, tuple[float, ...]] = {
     Fault.CREDENTIALS: (0.05, 1.0),
     Fault.LIE: (0.05, 0.3),
     Fault.PROBER: (0.05, 0.3),
-    Fault.METRIC: (0.1, 0.5),
     Fault.LOST: (0.01, 0.05),
     Fault.DOUBLED: (0.05, 0.3),
     Fault.REORDERED: (0.05, 0.3),
@@ -296,8 +297,6 @@ _CHANCES: Mapping[Fault, tuple[float, ...]] = {
     Fault.CRASH: (0.02, 0.1),
     Fault.RELAY: (0.02, 0.1),
     Fault.WISH: (0.2, 0.8),
-    Fault.HOOK: (0.5,),
-    Fault.APPROVAL: (0.7,),
 }
 # So many of them happen within a scenario that has them.
 _TIMES: Mapping[Fault, tuple[int, ...]] = {
@@ -319,9 +318,9 @@ _TIMES: Mapping[Fault, tuple[int, ...]] = {
     Fault.DELETE: (1,),
 }
 _KINDS_OF_FAULT: Mapping[Mood, tuple[int, int]] = {
-    Mood.MILD: (0, 3),
-    Mood.ORDINARY: (2, 6),
-    Mood.BRUTAL: (5, 14),
+    Mood.MILD: (0, 4),
+    Mood.ORDINARY: (3, 9),
+    Mood.BRUTAL: (8, 20),
 }
 _RARE = frozenset({Fault.DELETE, Fault.CREDENTIALS, Fault.WITHDRAW, Fault.CANCEL})
 
@@ -334,6 +333,20 @@ def _chances(rng: random.Random, mood: Mood) -> dict[Fault, float]:
     return {
         fault: _CHANCES[fault][0] if not brutal else rng.choice(_CHANCES[fault]) for fault in chosen
     }
+
+
+def _of_the_model(rng: random.Random, mood: Mood, spec: ScaleSetSpec) -> dict[Fault, float]:
+    """Return the troubles that only a model with such a part can have."""
+    chances: dict[Fault, float] = {}
+    if mood is Mood.TWIN:
+        return chances
+    if spec.lifecycle_hooks and rng.random() < 0.5:
+        chances[Fault.HOOK] = 0.5
+    if spec.os_rolling_upgrade_deferral and rng.random() < 0.5:
+        chances[Fault.APPROVAL] = 0.7
+    if spec.policy.metric_gate is not None and rng.random() < 0.5:
+        chances[Fault.METRIC] = rng.choice((0.1, 0.4))
+    return chances
 
 
 def _happenings(rng: random.Random, mood: Mood, active: float) -> list[Happening]:

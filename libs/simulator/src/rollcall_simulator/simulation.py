@@ -36,6 +36,7 @@ _PEOPLE = frozenset(
         WaitCode.APPROVAL,
         WaitCode.OUTSIDE_WINDOWS,
         WaitCode.METRIC_GATE,
+        WaitCode.NO_CANDIDATE,
     }
 )
 
@@ -91,12 +92,13 @@ class Simulation:
 
     def __init__(self, scenario: Scenario, rules: Rules, tell: Tell | None) -> None:
         self._scenario = scenario
+        self._rules = rules
         self._tell = tell
         self.agenda = Agenda(START)
         self.chaos = Chaos(scenario.seed, scenario.chances)
         self.checker = Checker(scenario.spec)
         self.store = Store()
-        self._broker = Broker(self.agenda, self.chaos)
+        self._broker = Broker(self.agenda, self.chaos, in_order=scenario.mood is Mood.TWIN)
         self._last_decision = 0.0
         self._look_at = 0.0  # when to look whether all is over
         self._to_come = len(scenario.happenings) + 1
@@ -237,22 +239,24 @@ class Simulation:
         self._look_at = self.agenda.seconds + QUIET / 4
         if self.agenda.seconds < self._last_decision + QUIET:
             return False
-        fleet = self.store.load()
-        if fleet is None:
+        fleet = self.control.kept
+        if fleet is None or self.store.buried:
             return True
         if any(instance.is_busy for instance in fleet.instances.values()):
             return False
-        wait = waiting(fleet.amended(hosts=self._surroundings()[0]), self.agenda.now)
+        if fleet.upgrade is not None and self._rules.settle(fleet, self.agenda.now)[1]:
+            return False  # its time has come this moment
+        wait = waiting(fleet, self.agenda.now)
         if wait.until is not None and wait.until <= self.agenda.now + timedelta(hours=5):
             return False
         return fleet.upgrade is None or wait.code in _PEOPLE
 
     def _check_the_end(self) -> None:
-        fleet, now = self.store.load(), self.agenda.now
+        fleet, now = self._fleet(), self.agenda.now
         self.checker.at_the_end(fleet, now)
         if fleet is None or fleet.upgrade is None:
             return
-        wait = waiting(fleet.amended(hosts=self._surroundings()[0]), now)
+        wait = waiting(self._rules.settle(fleet, now)[0], now)
         if self.agenda.seconds - self._last_decision < 3600 or self._is_excused(wait, fleet):
             return
         raise Violation(
@@ -278,6 +282,12 @@ class Simulation:
             case WaitCode.NO_CANDIDATE:
                 return upgrade.forced or upgrade.deferred
         return False
+
+    def _fleet(self) -> Fleet | None:
+        """Return the set as it is stored, in its surroundings of now."""
+        fleet = self.store.load()
+        hosts, room = self._surroundings()
+        return None if fleet is None else fleet.amended(hosts=hosts, room=room)
 
     # --- between the parts ------------------------------------------------------------------------
 
@@ -338,7 +348,7 @@ class Simulation:
 
     def _outcome(self, violation: tuple[str, str] | None) -> Outcome:
         ended = self.checker.ledger.endings
-        fleet = self.store.load()
+        fleet = self._fleet()
         versions = sorted(i.version or "none" for i in fleet.instances.values()) if fleet else []
         endings = [_ending(event) for _, event in ended]
         if violation is None:
@@ -361,7 +371,7 @@ class Simulation:
         """Return what is waited for at last: by a running upgrade, or by one that never began."""
         if fleet is None or (fleet.upgrade is None and any_ended):
             return []
-        wait = waiting(fleet.amended(hosts=self._surroundings()[0]), self.agenda.now)
+        wait = waiting(fleet, self.agenda.now)
         what = "Running, waits for" if fleet.upgrade is not None else "None started:"
         return [f"{what} {wait.code}"]
 

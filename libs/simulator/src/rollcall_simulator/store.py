@@ -4,6 +4,7 @@ After a decision only what is noted as changed is written. So a change that nobo
 with the process that knew of it, and the next read shows that.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ class Store:
     instances: dict[str, Instance] = field(default_factory=dict)
     upgrade: Upgrade | None = None  # without its members
     members: dict[str, Member] = field(default_factory=dict)
+    buried: bool = False  # deleted, and all of its instances are
     ended: list[Upgrade] = field(default_factory=list)
     images: dict[str, Image] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
@@ -48,14 +50,36 @@ class Store:
             holds=dict(self.holds),
         )
 
+    def difference(self, fleet: Fleet) -> str | None:
+        """Return in what a set that is read back differs from this one; None when in nothing."""
+        if self.whole is None:
+            return "It is not there."
+        if self.buried:
+            return None
+        if self.instances != fleet.instances:
+            return _difference("Instance", self.instances, fleet.instances)
+        for name, value in self.whole.items():
+            if value != getattr(fleet, name):
+                return f"{name} is {value}, not {getattr(fleet, name)}."
+        upgrade = fleet.upgrade
+        if upgrade is None or self.upgrade is None:
+            same = upgrade is self.upgrade
+            return None if same else f"The upgrade is {self.upgrade}, not {upgrade}."
+        if self.members != upgrade.members:
+            return _difference("Member", self.members, upgrade.members)
+        if self.upgrade != (without := replace(upgrade, members={})):
+            return f"The upgrade is {self.upgrade}, not {without}."
+        return None
+
     def save(self, before: Fleet | None, after: Fleet) -> None:
         """Write what changed."""
         self.token += 1
-        if after.deleted and not after.instances:
-            self.whole, self.instances = None, {}
-            self._save_upgrades(before, after)
-            self.upgrade, self.members = None, {}
-            return
+        self.buried = after.deleted and not after.instances
+        if self.buried:  # nothing stays but its revision and the numbers that it has used
+            self.ended += after.ended
+            after = Fleet(spec=after.spec, deleted=True, next_id=after.next_id)
+            self.instances, self.upgrade, self.members = {}, None, {}
+            before = None
         self.whole = {name: getattr(after, name) for name in _WHOLE}
         unsaved = after.unsaved
         old = before.instances if before is not None else {}
@@ -102,3 +126,8 @@ class Store:
                     )
             case e.ImageReleased():
                 self.holds.pop(event.image.version, None)
+
+
+def _difference(what: str, stored: Mapping[str, object], kept: Mapping[str, object]) -> str:
+    ids = (id for id in {**stored, **kept} if stored.get(id) != kept.get(id))
+    return "".join(f"{what} {id} is {stored.get(id)}, not {kept.get(id)}. " for id in ids)
