@@ -1,4 +1,7 @@
-"""Write the event schemas anew, after an intended change: `python tools/golden.py docs/events`."""
+"""Write what is generated anew, after an intended change: `make golden`, then review the diff.
+
+`python tools/golden.py docs/events tests/unit/rollout/stories`
+"""
 
 import json
 import sys
@@ -7,9 +10,10 @@ from pathlib import Path
 import yaml
 from rollcall_contracts.events import EVENT_CLASSES
 from rollcall_contracts.schemas import asyncapi, event_schema, schema_name
+from rollcall_testing.scenarios import SCENARIOS, file_name, tell
 
 
-def main(folder: Path) -> None:
+def write_schemas(folder: Path) -> None:
     """Write `asyncapi.yaml` and `schemas/*.json`; schemas of events that are gone are deleted."""
     schemas = folder / "schemas"
     schemas.mkdir(parents=True, exist_ok=True)
@@ -24,5 +28,15 @@ def main(folder: Path) -> None:
     )
 
 
+def write_stories(folder: Path) -> None:
+    """Write the stories of rollouts; those that nobody tells any more are deleted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    for scenario in SCENARIOS:
+        (folder / file_name(scenario)).write_text(tell(scenario))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write_schemas(Path(sys.argv[1]))
+    write_stories(Path(sys.argv[2]))

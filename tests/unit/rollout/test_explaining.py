@@ -315,8 +315,8 @@ SENTENCES: list[tuple[Callable[[], World], WaitCode, str]] = [
     (
         doubtful_metric,
         WaitCode.METRIC_GATE,
-        "The metric gate's last answer was Inconclusive (0.5 against <= 0.01); it is asked again "
-        "every 60 s.",
+        "The metric gate's last answer was Inconclusive (the query gives no sample; one is "
+        "needed); it is asked again every 60 s.",
     ),
     (
         forced_and_stuck,

@@ -213,7 +213,7 @@ def test_the_fault_says_the_numbers_the_query_and_the_condition() -> None:
     told.answer()
     answer(told, OUT.FAILURE)
     assert told.last(e.UpgradeFaulted).error.message == (
-        "The metric gate answered Failure: 0.5 against <= 0.01. The query was "
+        "The metric gate answered Failure: 0.5 <= 0.01 is not so. The query was "
         "sum(rate(errors[5m])), and must be <= 0.01."
     )
 

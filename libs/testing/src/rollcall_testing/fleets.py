@@ -188,7 +188,7 @@ class World:
         return kept
 
     def later(self, seconds: float) -> list[e.Event]:
-        """Let time pass while nobody answers; return what is decided then, but leases of probing."""
+        """Let time pass while nobody answers; return what is decided then, but probes."""
         self.now += timedelta(seconds=seconds)
         return [event for event in self.tell() if not isinstance(event, e.ProbeRequested)]
 
@@ -316,15 +316,24 @@ class World:
         return sum(not instance.is_healthy for instance in self.fleet.instances.values())
 
 
+_MEASURED: dict[MetricOutcome, tuple[float | None, str]] = {
+    MetricOutcome.SUCCESS: (0.002, "0.002 <= 0.01"),
+    MetricOutcome.FAILURE: (0.5, "0.5 <= 0.01 is not so"),
+    MetricOutcome.INCONCLUSIVE: (None, "the query gives no sample; one is needed"),
+    MetricOutcome.UNREACHABLE: (None, "connection refused"),
+}
+
+
 def measured(asked: e.MetricQueryRequested, outcome: MetricOutcome) -> e.MetricQueried:
     """Return a prober's report of what a metric gate's question came to."""
+    value, reason = _MEASURED[outcome]
     return e.MetricQueried(
         scale_set=asked.scale_set,
         upgrade_id=asked.upgrade_id,
         check=asked.check,
         outcome=outcome,
-        value=0.5,
-        reason="0.5 against <= 0.01",
+        value=value,
+        reason=reason,
     )
 
 
