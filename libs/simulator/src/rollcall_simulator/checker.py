@@ -11,7 +11,7 @@ from rollcall_rollout.census import Census
 
 from rollcall_simulator.control import Transaction
 from rollcall_simulator.invariants import Violation, check_decided, down_after, sentence_of
-from rollcall_simulator.ledger import Known, Ledger
+from rollcall_simulator.ledger import Ledger
 from rollcall_simulator.site import Machine, Site
 
 
@@ -29,7 +29,7 @@ class Peak:
         return self.down / self.allowed
 
     def __lt__(self, other: "Peak") -> bool:
-        return (self.ratio, self.total) < (other.ratio, other.total)
+        return (self.ratio, self.down, self.total) < (other.ratio, other.down, other.total)
 
 
 class Checker:
@@ -213,6 +213,3 @@ def every_decided_event_changes_the_state(step: Transaction) -> None:
         raise Violation(
             sentence_of(every_decided_event_changes_the_state), "They make another one."
         )
-
-
-__all__ = ["Checker", "Known", "Peak", "Violation"]

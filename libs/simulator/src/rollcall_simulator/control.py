@@ -136,12 +136,19 @@ class Control:
     # --- deliveries -------------------------------------------------------------------------------
 
     def deliver(self, event: e.Event) -> None:
-        """Give a message to one of the copies: the broker deals them out in turn."""
-        up = [copy for copy in self.copies if copy.up] or self.copies
-        self._turn += 1
-        copy = up[self._turn % len(up)]
+        """Give a message to one of the copies.
+
+        For a while it is the same one, so that what it keeps is used, and then becomes stale.
+        """
+        if self._chaos.random.random() < 0.1:
+            self._turn += 1
+        copy = self._chosen()
         copy.inbox.append(event)
         self._rouse(copy)
+
+    def _chosen(self) -> Copy:
+        up = [copy for copy in self.copies if copy.up] or self.copies
+        return up[self._turn % len(up)]
 
     def _rouse(self, copy: Copy) -> None:
         if copy.up and not copy.awake and copy.inbox:
@@ -166,11 +173,11 @@ class Control:
         def ring() -> None:
             if alarm != self._alarm or self.store.whole is None or self.store.buried:
                 return
-            up = [copy for copy in self.copies if copy.up]
-            if up:
-                self._transact(self._chaos.random.choice(up), ())
+            copy = self._chosen()
+            if copy.up:
+                self._transact(copy, ())
             else:
-                self.wake()
+                self.wake(1.0)
 
         self._agenda.after(delay, ring)
 

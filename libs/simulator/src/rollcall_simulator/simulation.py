@@ -158,6 +158,8 @@ class Simulation:
 
     def _begin(self) -> None:
         scenario = self._scenario
+        if scenario.room:
+            self.chaos.struck[Fault.ROOM] += 1
         self.store.images[OLD] = image(OLD, START - timedelta(days=30))
         if scenario.from_nothing:
             self._ask(e.ScaleSetChanged(scale_set=SET, spec=scenario.spec))
@@ -216,6 +218,7 @@ class Simulation:
             agenda.step()
             if agenda.seconds > self._look_at and not self._to_come and self._is_quiet():
                 return
+        agenda.seconds = max(agenda.seconds, seconds)
 
     def _calm_down(self) -> None:
         """End the troubles: what remains is what the rules must come to an end with."""
