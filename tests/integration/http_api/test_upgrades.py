@@ -93,9 +93,33 @@ async def test_one_instance_and_its_view(fleet: Any) -> None:
     assert error["code"] == "ResourceNotFound"
 
 
-async def test_a_filter_is_not_ignored(fleet: Any) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("properties/latestModelApplied eq true", {"0", "2"}),
+        ("startswith(instanceView/statuses/code,'PowerState') eq true", {"0", "2", "10"}),
+        ("startswith(instanceView/statuses/code, 'ProvisioningState/failed') eq true", {"10"}),
+    ],
+)
+@pytest.mark.parametrize("options", [{"api_page_size": 1}])
+async def test_a_filter_goes_through_all_pages(fleet: Any, text: str, expected: set[str]) -> None:
+    instances = {
+        i["instanceId"] for i in (await fleet.get(f"{fleet.set}/virtualMachines"))["value"]
+    }
+    assert len(instances) == 1
+    found: set[str] = set()
+    page = await fleet.get(f"{fleet.set}/virtualMachines", params={"$filter": text})
+    while True:
+        found |= {item["instanceId"] for item in page["value"]}
+        if "nextLink" not in page:
+            break
+        page = (await fleet.http.get(page["nextLink"])).json()
+    assert found == expected
+
+
+async def test_an_unknown_filter_is_not_ignored(fleet: Any) -> None:
     path = f"{fleet.set}/virtualMachines"
-    await fleet.get(path, 400, params={"$filter": "properties/latestModelApplied eq true"})
+    await fleet.get(path, 400, params={"$filter": "name eq 'x'"})
 
 
 async def test_the_sets_view_counts_states(fleet: Any) -> None:

@@ -13,6 +13,7 @@ from rollcall_kit.database import DATABASE_AWAY
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError
 
 log = structlog.get_logger()
@@ -37,6 +38,13 @@ def not_found(type: str, name: str, group: str) -> ApiError:
         "ResourceNotFound",
         f"The Resource '{type}/{name}' under resource group '{group}' was not found.",
     )
+
+
+def need(conditions: Conditions, etag: str | None) -> None:
+    """Raise ApiError 412 where a request's conditions are not met."""
+    refusal = conditions.refusal(etag)
+    if refusal is not None:
+        raise ApiError(412, "PreconditionFailed", f"The precondition is not met: {refusal}.")
 
 
 def error_response(

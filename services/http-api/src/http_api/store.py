@@ -38,19 +38,27 @@ async def scale_set(connection: Connection, key: str) -> StoredScaleSet | None:
 
 
 async def scale_sets(
-    connection: Connection, *, subscription: str, group: str | None, after: str, limit: int
+    connection: Connection,
+    *,
+    subscription: str,
+    group: str | None,
+    location: str | None = None,
+    after: str,
+    limit: int,
 ) -> list[StoredScaleSet]:
-    """Return the scale sets of a subscription or a group in the order of their keys."""
+    """Return the scale sets of a subscription, group or location in the order of their keys."""
     rows = await connection.fetch(
         f"""
         SELECT {_SCALE_SET} FROM scale_sets
         WHERE subscription = $1 AND ($2::text IS NULL OR resource_group = $2) AND key > $3
+            AND ($5::text IS NULL OR lower(replace(model ->> 'location', ' ', '')) = $5)
         ORDER BY key LIMIT $4
         """,
         subscription.lower(),
         None if group is None else group.lower(),
         after,
         limit,
+        None if location is None else location.lower(),
     )
     return [_scale_set(row) for row in rows]
 

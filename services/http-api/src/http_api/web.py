@@ -7,15 +7,18 @@ from http_api.errors import add_handlers
 from http_api.routes import (
     events,
     explain,
+    groups,
     holds,
     hooks,
     images,
     instances,
     load_balancers,
+    networks,
     operations,
     scale_sets,
     status,
     steering,
+    subscriptions,
     upgrades,
 )
 from http_api.writes import Server
@@ -32,8 +35,9 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
-    modules = (scale_sets, instances, upgrades, steering, hooks, explain, load_balancers, images)
-    others = (holds, events, operations, status)
+    # Those with a path that matches nearly everything come after those that know it better.
+    modules = (scale_sets, upgrades, steering, hooks, explain, instances, load_balancers, images)
+    others = (networks, holds, events, operations, status, groups, subscriptions)
     routers = [module.router for module in (*modules, *others)]
     add_handlers(app, routers)
     for router in routers:

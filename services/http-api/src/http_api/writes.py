@@ -11,13 +11,14 @@ from rollcall_kit.config import Config
 from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 
-from http_api import progress, queries, store
+from http_api import progress, queries, resources, store
+from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError, at
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
 from http_api.domain.merging import READ_ONLY, merge_patch, merge_put, without
 from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.scale_sets import Stored, StoredScaleSet
-from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId
+from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, group_id
 from http_api.domain.scale_sets import (
     Rules,
     Sealed,
@@ -27,11 +28,12 @@ from http_api.domain.scale_sets import (
 )
 from http_api.domain.secrets import take_secrets
 from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
-from http_api.errors import ApiError, not_found
+from http_api.errors import ApiError, need, not_found
 from http_api.sealing import sealed_secrets
 from http_api.settings import Settings
 
 T = TypeVar("T")
+ANYHOW = Conditions()
 _PROFILE = "properties.virtualMachineProfile"
 
 
@@ -76,7 +78,12 @@ class Written:
 
 
 async def write_scale_set(
-    server: Server, place: ResourceId, body: Mapping[str, Any], *, patch: bool
+    server: Server,
+    place: ResourceId,
+    body: Mapping[str, Any],
+    *,
+    patch: bool,
+    when: Conditions = ANYHOW,
 ) -> Written:
     """Put or patch a scale set; return it with the operation that makes it so.
 
@@ -89,6 +96,7 @@ async def write_scale_set(
         old = await store.scale_set(connection, place.key)
         if old is None and patch:
             raise not_found(SCALE_SETS, place.name, place.group)
+        need(when, None if old is None else old.etag)
         now = server.context.now()
         base = old or await _blank(server, connection, place, now)
         merge = merge_patch if patch else merge_put
@@ -171,7 +179,9 @@ async def _check(
     ), spec
 
 
-async def delete_scale_set(server: Server, place: ResourceId) -> Operation | None:
+async def delete_scale_set(
+    server: Server, place: ResourceId, when: Conditions = ANYHOW
+) -> Operation | None:
     """Delete a scale set, and have its instances deleted; return None where there is none.
 
     Asked again while the instances go, it is the same operation.
@@ -180,6 +190,9 @@ async def delete_scale_set(server: Server, place: ResourceId) -> Operation | Non
     async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
         await store.lock_models(connection)
         now = server.context.now()
+        if when.if_match or when.if_none_match:
+            old = await store.scale_set(connection, place.key)
+            need(when, None if old is None else old.etag)
         id = await store.delete_scale_set(connection, place.key)
         if id is None:
             return await progress.unfinished(connection, place.id, "DELETE", now), []
@@ -193,7 +206,12 @@ async def delete_scale_set(server: Server, place: ResourceId) -> Operation | Non
 
 
 async def write_load_balancer(
-    server: Server, place: ResourceId, body: Mapping[str, Any], *, patch: bool
+    server: Server,
+    place: ResourceId,
+    body: Mapping[str, Any],
+    *,
+    patch: bool,
+    when: Conditions = ANYHOW,
 ) -> tuple[Stored, bool]:
     """Put or patch a load balancer, and tell the sets that use its probes.
 
@@ -206,6 +224,7 @@ async def write_load_balancer(
         old = await store.load_balancer(connection, place.key)
         if old is None and patch:
             raise not_found(LOAD_BALANCERS, place.name, place.group)
+        need(when, None if old is None else old.etag)
         now = server.context.now()
         base = old or Stored(
             id=place.id, model={"location": server.config.location}, created_at=now
@@ -242,6 +261,44 @@ async def _tell(server: Server, connection: Connection, user: StoredScaleSet) ->
         ) from error
     await store.save_warnings(connection, user.id.lower(), checked.warnings)
     return ScaleSetChanged(scale_set=user.id, spec=spec)
+
+
+async def delete_group(server: Server, subscription: str, group: str) -> Operation | None:
+    """Delete a resource group with all that is in it; return None where there is none.
+
+    Raises ApiError where a set of another group uses one of its load balancers.
+    """
+    id = group_id(subscription, group)
+
+    async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
+        await store.lock_models(connection)
+        now = server.context.now()
+        events: list[Event] = []
+        keys = {
+            table: await resources.keys_in_group(connection, table, subscription, group)
+            for table in ("scale_sets", "load_balancers", "resources")
+        }
+        had_row = await resources.delete_group(connection, id.lower())
+        if not had_row and not any(keys.values()):
+            return await progress.unfinished(connection, id, "DELETE", now), []
+        sets: list[str] = []
+        for key in keys["scale_sets"]:
+            found = await store.delete_scale_set(connection, key)
+            if found is not None:
+                sets.append(found)
+                revision = await store.next_revision(connection)
+                events.append(ScaleSetDeleted(scale_set=found, revision=revision))
+        for key in keys["load_balancers"]:
+            for user in await store.scale_sets_behind(connection, key):
+                raise _in_use("", key, user)
+            await store.delete_load_balancer(connection, key)
+        for key in keys["resources"]:
+            await resources.delete_resource(connection, key)
+        asked = progress.Asked(action="DELETE")
+        operation = await progress.begin(connection, Kind.DELETION, id, asked, now, {"sets": sets})
+        return operation, events
+
+    return await server.transact(work)
 
 
 async def delete_load_balancer(server: Server, place: ResourceId) -> Operation | None:

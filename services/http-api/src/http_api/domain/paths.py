@@ -29,6 +29,15 @@ _WORDS = (
     "reimageall",
     "operations",
     "operationResults",
+    "extensions",
+    "delete",
+    "register",
+    "unregister",
+    "resources",
+    "tenants",
+    "virtualNetworks",
+    "subnets",
+    "Microsoft.Resources",
     "explain",
     "state",
     "loadBalancers",
@@ -51,7 +60,7 @@ def normal_path(path: str) -> str:
     take turns; a name keeps its case even where it looks like a word.
     """
     segments = [segment for segment in path.split("/") if segment]
-    if not segments or segments[0].lower() != "subscriptions":
+    if not segments or segments[0].lower() not in ("subscriptions", "providers", "tenants"):
         return "/" + "/".join(segments)
     normal: list[str] = []
     is_word = True

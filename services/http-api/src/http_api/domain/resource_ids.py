@@ -27,17 +27,24 @@ class ResourceId:
     name: str
 
     @property
+    def group_id(self) -> str:
+        """Return the ARM id of the resource group."""
+        return f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
+
+    @property
     def id(self) -> str:
         """Return the ARM id."""
-        return (
-            f"/subscriptions/{self.subscription}/resourceGroups/{self.group}"
-            f"/providers/{self.type}/{self.name}"
-        )
+        return f"{self.group_id}/providers/{self.type}/{self.name}"
 
     @property
     def key(self) -> str:
         """Return what two spellings of one id have in common."""
         return self.id.lower()
+
+
+def group_id(subscription: str, group: str) -> str:
+    """Return a resource group's id. Raises ModelError for what cannot be a name."""
+    return resource_id(subscription=subscription, group=group, type="x/y", name="z").group_id
 
 
 def resource_id(*, subscription: str, group: str, type: str, name: str) -> ResourceId:

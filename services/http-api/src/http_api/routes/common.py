@@ -10,6 +10,8 @@ import asyncpg
 from fastapi import Depends, Query, Request
 
 from http_api import store
+from http_api.domain.api_versions import OLDEST
+from http_api.domain.conditions import Conditions
 from http_api.domain.documents import parse_body
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, resource_id
@@ -19,6 +21,7 @@ from http_api.writes import Server
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
 GROUP = SUBSCRIPTION + "/resourceGroups/{group}"
+LOCATION = "/providers/Microsoft.Compute/locations/{location}"
 SET = GROUP + f"/providers/{SCALE_SETS}" + "/{name}"
 BALANCER = GROUP + f"/providers/{LOAD_BALANCERS}" + "/{name}"
 
@@ -36,8 +39,8 @@ def pool_of(request: Request) -> asyncpg.Pool:
     return server_of(request).context.database
 
 
-def need_api_version(request: Request) -> None:
-    """Refuse a request without an api-version, as Azure does; any well-formed one is taken.
+def need_api_version(request: Request) -> str:
+    """Return the api-version; refuse a request without one, as Azure does.
 
     Clients move ahead of servers: a version newer than any known here is no reason to refuse.
     """
@@ -57,6 +60,22 @@ def need_api_version(request: Request) -> None:
             "InvalidApiVersionParameter",
             f"The api-version '{given[:40]}' is invalid. It is a date such as 2018-10-01.",
         ) from error
+    if given < OLDEST and SCALE_SETS in request.url.path:
+        raise ApiError(
+            400,
+            "NoRegisteredProviderFound",
+            f"No registered resource provider was found for '{SCALE_SETS}' and API version "
+            f"'{given}'. The supported api-versions begin with {OLDEST}.",
+        )
+    return given.lower()
+
+
+def conditions_of(request: Request) -> Conditions:
+    """Return what the request asks about the resource's etag."""
+    return Conditions(
+        if_match=request.headers.get("if-match", ""),
+        if_none_match=request.headers.get("if-none-match", ""),
+    )
 
 
 def scale_set_place(subscription: str, group: str, name: str) -> ResourceId:
@@ -70,6 +89,8 @@ def balancer_place(subscription: str, group: str, name: str) -> ResourceId:
 
 
 Pool = Annotated[asyncpg.Pool, Depends(pool_of)]
+ApiVersion = Annotated[str, Depends(need_api_version)]
+When = Annotated[Conditions, Depends(conditions_of)]
 ServerOf = Annotated[Server, Depends(server_of)]
 ScaleSetPlace = Annotated[ResourceId, Depends(scale_set_place)]
 BalancerPlace = Annotated[ResourceId, Depends(balancer_place)]

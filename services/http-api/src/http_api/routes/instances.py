@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from rollcall_contracts.events import Event, InstanceProtectionChanged, ModelDeployRequested
 from rollcall_kit.outbox import Connection
 
 from http_api import progress, queries
 from http_api.domain.asking import read_instance_ids
+from http_api.domain.instance_filter import Filter, parse_filter
 from http_api.domain.operations import Kind, Operation
-from http_api.domain.present.instances import InstanceRow, instance_json, instance_view_json
+from http_api.domain.present.instances import (
+    InstanceRow,
+    instance_json,
+    instance_view_json,
+    is_latest_model,
+)
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.protection import read_protection
 from http_api.errors import ApiError
@@ -27,12 +33,31 @@ from http_api.routes.common import (
     Top,
     need_api_version,
     page,
+    scale_set_place,
 )
 from http_api.routes.status import Asking, accepted
-from http_api.writes import Server
+from http_api.writes import Server, write_scale_set
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(need_api_version)])
 INSTANCES = SET + "/virtualMachines"
+_AGENT = "the agents keep every instance running, and nobody can ask them for anything else."
+# What Azure can do with instances and Rollcall cannot, and why.
+NOT_DONE = {
+    "delete": "single instances cannot be chosen. Lower sku.capacity: the unhealthy ones go "
+    'first, then the newest; {"instanceIds": ["*"]} deletes all.',
+    **dict.fromkeys(
+        ("start", "restart", "powerOff", "deallocate", "redeploy", "performMaintenance"), _AGENT
+    ),
+    **dict.fromkeys(("reapply", "simulateEviction", "runCommand", "scaleOut"), _AGENT),
+    **dict.fromkeys(("attachDetachDataDisks", "retrieveBootDiagnosticsData"), _AGENT),
+    "extensionRollingUpgrade": "extensions run again with each new OS disk. POST manualupgrade "
+    "brings a changed model to the instances.",
+    "setOrchestrationServiceState": "there is no automatic repair to suspend or resume.",
+    "convertToSinglePlacementGroup": "placement groups are only kept and given back.",
+    "forceRecoveryServiceFabricPlatformUpdateDomainWalk": "an upgrade goes through the update "
+    "domains of a Service Fabric set by itself.",
+}
+GET_ONLY = ("instanceview", "osupgradehistory", "skus", "virtualmachines", "explain", "state")
 Expand = Annotated[str, Query(alias="$expand")]
 
 
@@ -53,15 +78,26 @@ async def list_all(
     skip_token: SkipToken = "",
 ) -> Response:
     """Return the instances in the order of their numbers."""
-    if filter:
-        # An unheeded filter would give instances that the client did not ask for.
-        raise ApiError(400, "InvalidParameter", "$filter is not supported.", target="$filter")
+    wanted = parse_filter(filter) if filter else None
     limit = min(top or server.settings.api_page_size, server.settings.api_page_size)
+    found: list[InstanceRow] = []
     async with pool.acquire() as connection:
-        found = await queries.instances(connection, scale_set.id, after=skip_token, limit=limit + 1)
+        while len(found) <= limit:
+            rows = await queries.instances(
+                connection, scale_set.id, after=skip_token, limit=limit + 1
+            )
+            found += [row for row in rows if wanted is None or _passes(scale_set, row, wanted)]
+            if len(rows) <= limit:
+                break
+            skip_token = rows[-1].id
     token = found[limit - 1].id if len(found) > limit else None
     shown = [instance_json(scale_set, each, with_view=wants_view(expand)) for each in found[:limit]]
     return JSONResponse(page(request, shown, token))
+
+
+def _passes(scale_set: StoredScaleSet, row: InstanceRow, wanted: Filter) -> bool:
+    codes = [status["code"] for status in instance_view_json(scale_set, row)["statuses"]]
+    return wanted(codes, is_latest_model(scale_set, row))
 
 
 async def existing_instance(scale_set: ScaleSet, instance_id: str, pool: Pool) -> InstanceRow:
@@ -140,6 +176,48 @@ async def reimage_one(
 ) -> Response:
     """Give one instance a new OS disk."""
     return accepted(request, server, await deploy(server, scale_set, (instance.id,), asked))
+
+
+@router.post(SET + "/delete")
+async def delete_some(
+    request: Request, scale_set: ScaleSet, body: JsonBody, server: ServerOf, pool: Pool
+) -> Response:
+    """Delete every instance, which makes the capacity 0; refused for some of them."""
+    ids = read_instance_ids(body, required=True)
+    async with pool.acquire() as connection:
+        await check_instances(connection, scale_set, ids)
+        counts = await queries.instance_counts(connection, scale_set.id)
+    if "*" not in ids and len(ids) < sum(count for *_, count in counts):
+        raise _not_done("delete")
+    subscription, group = scale_set.id.split("/")[2:5:2]
+    place = scale_set_place(subscription, group, scale_set.name)
+    written = await write_scale_set(server, place, {"sku": {"capacity": 0}}, patch=True)
+    return accepted(request, server, written.operation)
+
+
+@router.delete(INSTANCES + "/{instance_id}")
+async def delete_one(scale_set: ScaleSet, instance: Instance) -> Response:
+    """Refuse: which instance goes is decided by its health and its age."""
+    raise _not_done("delete")
+
+
+@router.post(SET + "/{action}")
+@router.post(INSTANCES + "/{instance_id}/{action}")
+async def refuse(request: Request, scale_set: ScaleSet, action: str) -> Response:
+    """Refuse what Azure can do and Rollcall cannot, with a reason rather than a 404."""
+    names = {name.lower(): name for name in NOT_DONE}
+    if action.lower() not in names:
+        raise HTTPException(405 if action.lower() in GET_ONLY else 404)
+    raise _not_done(names[action.lower()])
+
+
+def _not_done(action: str) -> ApiError:
+    return ApiError(
+        409,
+        "OperationNotAllowed",
+        f"Operation '{action}' is not allowed on a Virtual Machine Scale Set here: "
+        f"{NOT_DONE[action]}",
+    )
 
 
 async def deploy(

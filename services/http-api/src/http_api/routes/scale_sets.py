@@ -6,22 +6,29 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from http_api import queries, store
+from http_api.domain.api_versions import for_older, from_older
 from http_api.domain.present.instances import set_view_json
 from http_api.domain.present.scale_sets import (
     StoredScaleSet,
+    extensions_json,
     scale_set_json,
+    sku_json,
 )
 from http_api.domain.resource_ids import SCALE_SETS
+from http_api.errors import not_found
 from http_api.routes.common import (
     GROUP,
+    LOCATION,
     SET,
     SUBSCRIPTION,
+    ApiVersion,
     JsonBody,
     Pool,
     ScaleSet,
     ScaleSetPlace,
     ServerOf,
     SkipToken,
+    When,
     need_api_version,
     page,
 )
@@ -33,33 +40,71 @@ router = APIRouter(tags=["scale sets"], dependencies=[Depends(need_api_version)]
 
 @router.put(SET)
 async def put(
-    request: Request, place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool
+    request: Request,
+    place: ScaleSetPlace,
+    body: JsonBody,
+    server: ServerOf,
+    when: When,
+    version: ApiVersion,
 ) -> Response:
     """Create a scale set, or change what the body names. 202 would break every SDK."""
-    written = await write_scale_set(server, place, body, patch=False)
-    return await _written(request, pool, server, written)
+    body = from_older(body, version)
+    written = await write_scale_set(server, place, body, patch=False, when=when)
+    return await _written(request, server, written, version)
 
 
 @router.patch(SET)
 async def patch(
-    request: Request, place: ScaleSetPlace, body: JsonBody, server: ServerOf, pool: Pool
+    request: Request,
+    place: ScaleSetPlace,
+    body: JsonBody,
+    server: ServerOf,
+    when: When,
+    version: ApiVersion,
 ) -> Response:
     """Change a scale set by a JSON merge patch."""
-    return await _written(
-        request, pool, server, await write_scale_set(server, place, body, patch=True)
-    )
+    body = from_older(body, version)
+    written = await write_scale_set(server, place, body, patch=True, when=when)
+    return await _written(request, server, written, version)
 
 
 @router.get(SET)
-async def get(scale_set: ScaleSet, pool: Pool) -> Response:
+async def get(scale_set: ScaleSet, pool: Pool, version: ApiVersion) -> Response:
     """Return a scale set."""
-    return JSONResponse(await _shown(pool, scale_set))
+    shown = for_older(await _shown(pool, scale_set), version)
+    return JSONResponse(shown, headers={"ETag": scale_set.etag})
 
 
 @router.delete(SET)
-async def delete(request: Request, place: ScaleSetPlace, server: ServerOf) -> Response:
+async def delete(request: Request, place: ScaleSetPlace, server: ServerOf, when: When) -> Response:
     """Delete a scale set with its instances; 204 if there is none."""
-    return accepted(request, server, await delete_scale_set(server, place))
+    return accepted(request, server, await delete_scale_set(server, place, when))
+
+
+@router.get(SET + "/skus")
+async def list_skus(scale_set: ScaleSet) -> Response:
+    """Return the one size that the set has: Rollcall does not act on sizes."""
+    return JSONResponse({"value": [sku_json(scale_set)]})
+
+
+@router.get(SET + "/extensions")
+async def list_extensions(scale_set: ScaleSet) -> Response:
+    """Return the extensions of the model, without their protected settings."""
+    return JSONResponse({"value": extensions_json(scale_set)})
+
+
+@router.get(SET + "/extensions/{extension}")
+async def get_extension(scale_set: ScaleSet, extension: str) -> Response:
+    """Return one extension of the model."""
+    for found in extensions_json(scale_set):
+        if found["name"].lower() == extension.lower():
+            return JSONResponse(found)
+    raise not_found(f"{SCALE_SETS}/{scale_set.name}/extensions", extension, place_group(scale_set))
+
+
+def place_group(scale_set: StoredScaleSet) -> str:
+    """Return the name of the set's resource group."""
+    return scale_set.id.split("/")[4]
 
 
 @router.get(SET + "/instanceView")
@@ -74,25 +119,36 @@ async def get_view(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Respons
 
 @router.get(f"{SUBSCRIPTION}/providers/{SCALE_SETS}")
 @router.get(f"{GROUP}/providers/{SCALE_SETS}")
+@router.get(SUBSCRIPTION + LOCATION + "/virtualMachineScaleSets")
 async def list_all(
     request: Request,
     pool: Pool,
     server: ServerOf,
     subscription: str,
-    group: str | None = None,
+    version: ApiVersion,
     skip_token: SkipToken = "",
 ) -> Response:
-    """Return the scale sets of a subscription or of a group."""
+    """Return the scale sets of a subscription, of a group or of a location."""
+    group, location = (request.path_params.get(name) for name in ("group", "location"))
     limit = server.settings.api_page_size
     async with pool.acquire() as connection:
         found = await store.scale_sets(
-            connection, subscription=subscription, group=group, after=skip_token, limit=limit + 1
+            connection,
+            subscription=subscription,
+            group=group,
+            location=location,
+            after=skip_token,
+            limit=limit + 1,
         )
         shown = found[:limit]
         states = await queries.fleet_states(connection, [each.id for each in shown])
     token = shown[-1].id.lower() if len(found) > limit else None
     return JSONResponse(
-        page(request, [scale_set_json(each, states[each.id]) for each in shown], token)
+        page(
+            request,
+            [for_older(scale_set_json(each, states[each.id]), version) for each in shown],
+            token,
+        )
     )
 
 
@@ -102,16 +158,19 @@ async def _shown(pool: Pool, stored: StoredScaleSet) -> dict[str, Any]:
     return scale_set_json(stored, states[stored.id])
 
 
-async def _written(request: Request, pool: Pool, server: Server, written: Written) -> Response:
+async def _written(request: Request, server: Server, written: Written, version: str) -> Response:
     """Return what a write made, and where a client asks whether it is so already."""
-    async with pool.acquire() as connection:
-        states = await queries.fleet_states(connection, [written.stored.id])
+    stored = written.stored
+    async with server.context.database.acquire() as connection:
+        states = await queries.fleet_states(connection, [stored.id])
+    shown = scale_set_json(
+        stored, states[stored.id], provisioning="Creating" if written.created else "Updating"
+    )
     return JSONResponse(
-        scale_set_json(
-            written.stored,
-            states[written.stored.id],
-            provisioning="Creating" if written.created else "Updating",
-        ),
+        for_older(shown, version),
         status_code=201 if written.created else 200,
-        headers=operation_headers(request, server, written.operation, location=False),
+        headers={
+            **operation_headers(request, server, written.operation, location=False),
+            "ETag": stored.etag,
+        },
     )

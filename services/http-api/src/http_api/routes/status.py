@@ -11,13 +11,12 @@ from rollcall_contracts.model import Failure
 from http_api import progress
 from http_api.domain.operations import Operation, Status, operation_json
 from http_api.errors import ApiError, error_response
-from http_api.routes.common import SUBSCRIPTION, Pool, RawBody, ServerOf, need_api_version
+from http_api.routes.common import LOCATION, SUBSCRIPTION, Pool, RawBody, ServerOf, need_api_version
 from http_api.urls import base_url
 from http_api.writes import Server
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(need_api_version)])
 RETRY_AFTER = {"Retry-After": "1"}  # seconds; without it, or with 0, clients wait for 30
-_PLACE = "/providers/Microsoft.Compute/locations/{location}"
 
 
 def what_is_asked(request: Request, raw: RawBody) -> progress.Asked:
@@ -38,7 +37,7 @@ def operation_headers(
 ) -> dict[str, str]:
     """Return where to ask; `Location`, which clients follow at the end, only where no body was."""
     subscription = operation.resource.split("/")[2]
-    place = _PLACE.format(location=quote(server.config.location, safe=""))
+    place = LOCATION.format(location=quote(server.config.location, safe=""))
     version = next((v for k, v in request.query_params.items() if k.lower() == "api-version"), "")
     base = f"{base_url(request)}/subscriptions/{subscription}{place}"
     query = f"{operation.id}?api-version={quote(version)}"
@@ -74,14 +73,14 @@ async def existing_operation(
 Known = Annotated[Operation, Depends(existing_operation)]
 
 
-@router.get(SUBSCRIPTION + _PLACE + "/operations/{operation_id}")
+@router.get(SUBSCRIPTION + LOCATION + "/operations/{operation_id}")
 async def get(request: Request, operation: Known) -> Response:
     """Return an operation's status document."""
     headers = RETRY_AFTER if operation.status is Status.IN_PROGRESS else {}
     return JSONResponse(operation_json(operation, request.url.path), headers=headers)
 
 
-@router.get(SUBSCRIPTION + _PLACE + "/operationResults/{operation_id}")
+@router.get(SUBSCRIPTION + LOCATION + "/operationResults/{operation_id}")
 async def get_result(request: Request, operation: Known, server: ServerOf) -> Response:
     """Return 202 until the operation has ended, then nothing, or its error."""
     match operation.status:

@@ -50,6 +50,14 @@ async def start(
     request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
 ) -> Response:
     """Ask for an upgrade to the latest version now; refused where there is nothing to do."""
+    if request.query_params.get("forceReimage", "").lower() == "true":
+        raise ApiError(
+            400,
+            "OperationNotAllowed",
+            "forceReimage is not possible here: instances that run the latest version stay as "
+            "they are. POST manualupgrade brings single instances to the model.",
+            target="forceReimage",
+        )
     wish = read_wish(body)
 
     async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from rollcall_kit.outbox import Connection
 
 from http_api import insight, installation, queries
+from http_api.domain.api_versions import progress_for_older
 from http_api.domain.present.upgrades import (
     ResultRow,
     UpgradeRow,
@@ -17,6 +18,7 @@ from http_api.domain.present.upgrades import (
 from http_api.errors import ApiError
 from http_api.routes.common import (
     SET,
+    ApiVersion,
     Pool,
     ScaleSet,
     ServerOf,
@@ -30,19 +32,24 @@ router = APIRouter(tags=["upgrades"], dependencies=[Depends(need_api_version)])
 
 
 @router.get(SET + "/osUpgradeHistory")
-async def history(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Response:
+async def history(
+    scale_set: ScaleSet, pool: Pool, server: ServerOf, version: ApiVersion
+) -> Response:
     """Return the last five upgrades of the past two months, newest first."""
     async with pool.acquire() as connection:
         found = await queries.recent_upgrades(connection, scale_set.id, server.context.now())
         value = [
-            history_json(each, scale_set.location, failure=await _failure(connection, each))
+            progress_for_older(
+                history_json(each, scale_set.location, failure=await _failure(connection, each)),
+                version,
+            )
             for each in found
         ]
     return JSONResponse({"value": value})
 
 
 @router.get(SET + "/rollingUpgrades/latest")
-async def latest(scale_set: ScaleSet, pool: Pool) -> Response:
+async def latest(scale_set: ScaleSet, pool: Pool, version: ApiVersion) -> Response:
     """Return the upgrade that runs, or the last one."""
     async with pool.acquire() as connection:
         found = await queries.latest_upgrade(connection, scale_set.id)
@@ -59,16 +66,15 @@ async def latest(scale_set: ScaleSet, pool: Pool) -> Response:
         )
         fleet = await queries.fleet(connection, scale_set.id)
         failure = await _failure(connection, found)
-    return JSONResponse(
-        latest_json(
-            found,
-            scale_set=scale_set.id,
-            location=scale_set.location,
-            cancelled_at=cancelled_at,
-            waiting=fleet.waiting if fleet else None,
-            failure=failure,
-        )
+    shown = latest_json(
+        found,
+        scale_set=scale_set.id,
+        location=scale_set.location,
+        cancelled_at=cancelled_at,
+        waiting=fleet.waiting if fleet else None,
+        failure=failure,
     )
+    return JSONResponse(progress_for_older(shown, version))
 
 
 @router.get(SET + "/rollcall/upgrades")

@@ -67,7 +67,7 @@ def instance_json(
     os_profile = dict(profile.get("osProfile") or {})
     os_profile.pop("computerNamePrefix", None)
     properties: dict[str, Any] = {
-        "latestModelApplied": _is_latest_model(scale_set, instance),
+        "latestModelApplied": is_latest_model(scale_set, instance),
         "vmId": str(uuid.uuid5(uuid.NAMESPACE_URL, id.lower())),
         "storageProfile": {**storage, "imageReference": reference},
         "osProfile": {**os_profile, "computerName": computer_name(scale_set, instance.id)},
@@ -117,7 +117,7 @@ def computer_name(scale_set: StoredScaleSet, instance_id: str) -> str:
     return f"{prefix or scale_set.name}{instance_id}"
 
 
-def _is_latest_model(scale_set: StoredScaleSet, instance: InstanceRow) -> bool:
+def is_latest_model(scale_set: StoredScaleSet, instance: InstanceRow) -> bool:
     """Say whether the model was applied; a newer image under `latest` is no change of the model."""
     return instance.phase == "ready" and instance.generation == scale_set.generation
 

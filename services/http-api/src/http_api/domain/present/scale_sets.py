@@ -8,20 +8,27 @@ from typing import Any
 
 from rollcall_contracts.model import LATEST, ImageReference
 
+from http_api.domain.conditions import etag_of
 from http_api.domain.documents import at
 from http_api.domain.policy import upgrade_policy_json
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS
 
-# A load balancer's parts that have ids of their own; SDKs refer to them by it.
-_CHILDREN = (
-    "frontendIPConfigurations",
-    "backendAddressPools",
-    "loadBalancingRules",
-    "probes",
-    "inboundNatRules",
-    "inboundNatPools",
-    "outboundRules",
-)
+# Parts that have ids of their own, by the type of their resource; SDKs refer to them by it.
+CHILDREN: Mapping[str, tuple[str, ...]] = {
+    LOAD_BALANCERS.lower(): (
+        "frontendIPConfigurations",
+        "backendAddressPools",
+        "loadBalancingRules",
+        "probes",
+        "inboundNatRules",
+        "inboundNatPools",
+        "outboundRules",
+    ),
+    "microsoft.network/virtualnetworks": ("subnets", "virtualNetworkPeerings"),
+    "microsoft.network/networksecuritygroups": ("securityRules", "defaultSecurityRules"),
+    "microsoft.network/routetables": ("routes",),
+    "microsoft.network/networkinterfaces": ("ipConfigurations",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,11 @@ class Stored:
         """Return the last part of the id."""
         return self.id.rpartition("/")[2]
 
+    @property
+    def etag(self) -> str:
+        """Return what changes with each change of what is kept."""
+        return etag_of(self.model)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredScaleSet(Stored):
@@ -46,6 +58,11 @@ class StoredScaleSet(Stored):
     generation: int
     load_balancer: str | None
     warnings: Sequence[Mapping[str, Any]]
+
+    @property
+    def etag(self) -> str:
+        """Return what changes with each change of what is kept, secrets too."""
+        return etag_of(self.model, self.secrets)
 
     @property
     def capacity(self) -> int:
@@ -129,6 +146,7 @@ def scale_set_json(
         "id": stored.id,
         "name": stored.name,
         "type": SCALE_SETS,
+        "etag": stored.etag,
         **{key: value for key, value in stored.model.items() if key != "properties"},
         "properties": {
             "lifecycleHooksProfile": {"lifecycleHooks": []},
@@ -142,28 +160,74 @@ def scale_set_json(
     }
 
 
+def sku_json(stored: StoredScaleSet) -> dict[str, Any]:
+    """Return the set's size as a list of sizes shows it."""
+    sku = stored.model.get("sku") or {}
+    return {
+        "resourceType": SCALE_SETS,
+        "sku": {"name": sku.get("name"), "tier": sku.get("tier")},
+        "capacity": {
+            "minimum": 0,
+            "maximum": 100_000,
+            "defaultCapacity": stored.capacity,
+            "scaleType": "Automatic",
+        },
+    }
+
+
+def extensions_json(stored: StoredScaleSet) -> list[dict[str, Any]]:
+    """Return the model's extensions as resources."""
+    found = at(stored.model, "properties.virtualMachineProfile.extensionProfile.extensions")
+    return [
+        {
+            **item,
+            "id": f"{stored.id}/extensions/{item['name']}",
+            "type": f"{SCALE_SETS}/extensions",
+            "properties": {**(item.get("properties") or {}), "provisioningState": "Succeeded"},
+        }
+        for item in found or []
+    ]
+
+
 def load_balancer_json(stored: Stored) -> dict[str, Any]:
     """Return the resource, with an id for each of its parts."""
+    return {"sku": {"name": "Basic"}, **kept_json(stored, LOAD_BALANCERS)}
+
+
+def kept_json(stored: Stored, type: str) -> dict[str, Any]:
+    """Return a resource that is given back as it came, with an id for each of its parts."""
     properties = dict(stored.model.get("properties") or {})
-    for kind in _CHILDREN:
+    for kind in CHILDREN.get(type.lower(), ()):
         if isinstance(properties.get(kind), list):
-            properties[kind] = [_child_json(stored.id, kind, item) for item in properties[kind]]
+            properties[kind] = [_child_json(stored, type, kind, item) for item in properties[kind]]
     return {
         "id": stored.id,
         "name": stored.name,
-        "type": LOAD_BALANCERS,
-        "sku": {"name": "Basic"},
+        "type": type,
+        "etag": stored.etag,
         **{key: value for key, value in stored.model.items() if key != "properties"},
         "properties": {**properties, "provisioningState": "Succeeded"},
     }
 
 
-def _child_json(parent: str, kind: str, item: Any) -> Any:
+def _child_json(parent: Stored, type: str, kind: str, item: Any) -> Any:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         return item
     return {
         **item,
-        "id": f"{parent}/{kind}/{item['name']}",
-        "type": f"{LOAD_BALANCERS}/{kind}",
+        "id": f"{parent.id}/{kind}/{item['name']}",
+        "type": f"{type}/{kind}",
+        "etag": parent.etag,
         "properties": {**(item.get("properties") or {}), "provisioningState": "Succeeded"},
+    }
+
+
+def group_json(stored: Stored) -> dict[str, Any]:
+    """Return a resource group."""
+    return {
+        "id": stored.id,
+        "name": stored.name,
+        "type": "Microsoft.Resources/resourceGroups",
+        **stored.model,
+        "properties": {"provisioningState": "Succeeded"},
     }
