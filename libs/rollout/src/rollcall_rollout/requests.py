@@ -68,6 +68,9 @@ def _request_creation(
     if (held := draft.get("held")) is not None and not held[0]:
         draft.put(held=None)  # what was missing is there
     draft.put(next_id=max(draft.get("next_id"), number + 1))
+    room = draft.get("room")
+    if known is None and event.host in room:
+        draft.put(room={**room, event.host: max(0, room[event.host] - 1)})
 
 
 def _request_change(
