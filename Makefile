@@ -9,10 +9,11 @@ MANIFESTS := pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml services/*/
 SOURCES = $(wildcard libs/*/src services/*/src tests examples benchmarks tools)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
+SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
 MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
 
-.PHONY: help install check format test integration e2e demo up bench golden compose-up compose-down clean
+.PHONY: help install check format test integration e2e demo up bench simulate golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,8 +53,11 @@ up: install ## the whole stack on this machine, until Ctrl-C (ARGS="--config FIL
 bench: install ## measure: overhead of a rollout, rate of the control plane
 	$(BIN)/python -m benchmarks $(ARGS)
 
-golden: install ## write the generated event schemas anew, after an intended change
-	$(BIN)/python tools/golden.py docs/events
+simulate: install ## rollouts in virtual time with every promise checked, on all cores (SEEDS=20000)
+	@$(BIN)/rollcall simulate --seeds $(SEEDS) $(ARGS)
+
+golden: install ## write event schemas and stories of rollouts anew, after an intended change
+	$(BIN)/python tools/golden.py docs/events tests/unit/rollout/stories
 
 compose-up: ## build and start the stack with Docker
 	deploy/init

@@ -7,6 +7,7 @@ import typer
 
 from rollcall_cli import feed
 from rollcall_cli.demo import demo
+from rollcall_cli.simulate import simulate_with
 from rollcall_cli.up import up
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command("up")(up)
 app.command("demo")(demo)
+app.command("simulate")(simulate_with())
 app.add_typer(feed.app, name="feed")
 
 
