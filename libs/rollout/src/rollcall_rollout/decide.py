@@ -70,7 +70,10 @@ def settle(fleet: Fleet, now: datetime) -> tuple[Fleet, list[Event]]:
 
 
 def next_wake(fleet: Fleet, now: datetime) -> datetime:
-    """Return when `decide` must be asked again even if nothing is reported until then."""
+    """Return when a settled set must be asked again even if nothing is reported until then.
+
+    What was due before now has been decided, or cannot be: waking for it would only spin.
+    """
     times = [now + ROUTINE]
     if len(fleet.instances) < fleet.spec.capacity:
         times.append(now + HOSTS_AWAITED)  # for an image, or for an agent to answer
@@ -79,7 +82,7 @@ def next_wake(fleet: Fleet, now: datetime) -> datetime:
     if fleet.spec.probe is not None and census.next_probe is not None:
         times.append(census.next_probe - upkeep.RENEWAL)
     times += _upgrade_times(fleet, now)
-    return max(now, min(times))
+    return min(time for time in times if time > now)
 
 
 def _upgrade_times(fleet: Fleet, now: datetime) -> list[datetime]:
@@ -99,7 +102,7 @@ def _upgrade_times(fleet: Fleet, now: datetime) -> list[datetime]:
         times.append(faulting.timeout_at(upgrade))
         wait = upgrading.awaited(fleet, upgrade, now)
         times.append(wait.until if wait is not None else None)
-    return [time for time in times if time is not None and time > now]
+    return [time for time in times if time is not None]
 
 
 def _instance_times(fleet: Fleet, now: datetime) -> list[datetime]:

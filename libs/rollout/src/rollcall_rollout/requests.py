@@ -65,7 +65,7 @@ def _request_creation(
     replaced = draft.member(order.replaces) if order.replaces is not None else None
     if replaced is not None:
         draft.put_member(replace(replaced, state=MemberState.SURGING, since=now))
-    if (held := draft.get("held")) is not None and not held[0]:
+    if known is None and (held := draft.get("held")) is not None and not held[0]:
         draft.put(held=None)  # what was missing is there
     draft.put(next_id=max(draft.get("next_id"), number + 1))
     room = draft.get("room")

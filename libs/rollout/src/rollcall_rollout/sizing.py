@@ -89,12 +89,24 @@ def deletion_retry(fleet: Fleet, instance: Instance) -> datetime:
 def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
     image = fleet.image_of_new(now)
     missing = fleet.spec.capacity - staying
+    held = []
     if image is None or (missing > 0 and not hosts_with_room(fleet)):
-        return _hold(fleet, missing, image)
+        held = _hold(fleet, missing, image)
+    if image is None:
+        return held
     retried = [i for i in fleet.census.working.values() if _creation_due(i, now)]
     wanted = [(i.host, i.id, i.attempt + 1) for i in retried]
     if missing > 0:
         wanted += [(host, id, 1) for host, id in place(fleet, missing)]
+    return [
+        *held,
+        *_requests(fleet, image, wanted, staying),
+    ]
+
+
+def _requests(
+    fleet: Fleet, image: Image, wanted: list[tuple[str, str, int]], staying: int
+) -> list[e.Event]:
     return [
         e.InstancesCreateRequested(
             scale_set=fleet.spec.scale_set,
@@ -107,7 +119,7 @@ def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
             image=image,
             provisioning=fleet.spec.provisioning,
             reason=f"{staying} instances < capacity {fleet.spec.capacity}"
-            if missing > 0
+            if any(attempt == 1 for _, _, attempt in wanted)
             else "creation is tried again",
         )
         for host in sorted({host for host, _, _ in wanted})
