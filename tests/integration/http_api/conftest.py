@@ -308,7 +308,7 @@ async def api(database_url: str, options: dict[str, Any]) -> AsyncIterator[Api]:
         server = Server(context=context, settings=settings, config=config)
         listener = listening_socket(settings)
         port = listener.getsockname()[1]
-        serving = asyncio.create_task(serve_app(create_app(server), listener, context))
+        serving = asyncio.create_task(serve_app(create_app(server), listener, context, settings))
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {TOKEN}"}
         ) as http:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import structlog
@@ -44,11 +45,12 @@ def build(settings: Settings) -> Service:
             "set ROLLCALL_SECRETS_KEY to a Fernet key (32 bytes in URL-safe base64), the same one "
             "as the agents': custom data and protected settings are sealed with it"
         ) from error
+    check_tls(settings)
     config = load_config(settings.config)
 
     async def serve_http(context: Context) -> None:
         app = create_app(Server(context=context, settings=settings, config=config))
-        await serve_app(app, listening_socket(settings), context)
+        await serve_app(app, listening_socket(settings), context, settings)
 
     return Service(
         name="http-api",
@@ -56,6 +58,20 @@ def build(settings: Settings) -> Service:
         migrations=[migrations_of("http_api")],
         background=[serve_http],
     )
+
+
+def check_tls(settings: Settings) -> None:
+    """Raise SettingsError where the certificate cannot be used, which is better told at once."""
+    if not settings.api_tls_certificate:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.api_tls_certificate, settings.api_tls_key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            "ROLLCALL_API_TLS_CERTIFICATE and ROLLCALL_API_TLS_KEY must name a certificate and its "
+            f"private key in PEM files: {error}"
+        ) from error
 
 
 def listening_socket(settings: Settings) -> socket.socket:
@@ -72,7 +88,9 @@ def listening_socket(settings: Settings) -> socket.socket:
         ) from error
 
 
-async def serve_app(app: object, listener: socket.socket, context: Context) -> None:
+async def serve_app(
+    app: object, listener: socket.socket, context: Context, settings: Settings
+) -> None:
     """Serve until cancelled; then let requests in flight end, streams at once."""
     server = _Uvicorn(
         uvicorn.Config(
@@ -82,6 +100,8 @@ async def serve_app(app: object, listener: socket.socket, context: Context) -> N
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=GRACE,
+            ssl_certfile=settings.api_tls_certificate or None,
+            ssl_keyfile=settings.api_tls_key or None,
         )
     )
     address, port = listener.getsockname()[:2]

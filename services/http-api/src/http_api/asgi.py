@@ -6,13 +6,19 @@ import uuid
 
 import structlog
 from rollcall_contracts.model import Failure
+from rollcall_kit.database import DATABASE_AWAY
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from http_api import accounts, resources, tokens
+from http_api.domain.access import OWNER, Principal, needed
 from http_api.domain.paths import normal_path
 from http_api.errors import error_response
 from http_api.metrics import http_requests, http_seconds
-from http_api.settings import Settings
+from http_api.routes.login import OPEN
+from http_api.tokens import Keys, TokenError
+from http_api.writes import Server
 
 log = structlog.get_logger()
 
@@ -25,8 +31,11 @@ class Gate:
     Plain ASGI: Starlette's own base class would hold up streams and hide disconnects.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
+        self._server = server
+        self._keys = Keys()
+        settings = server.settings
         self._token = settings.api_token.get_secret_value().encode()
         self._open = {"/healthz", "/readyz"} | (
             {"/metrics"} if settings.api_metrics_open else set()
@@ -50,14 +59,12 @@ class Gate:
             await send(message)
 
         try:
-            refusal = self._refusal(scope)
+            refusal = await self._refusal(scope)
             if "\0" in scope["path"]:  # no name has one, and Postgres takes none
                 failure = Failure(code="InvalidResourceName", message="The path contains NUL.")
                 await error_response(400, failure)(scope, receive, send_and_note)
             elif refusal is not None:
-                await error_response(401, refusal, headers={"WWW-Authenticate": "Bearer"})(
-                    scope, receive, send_and_note
-                )
+                await refusal(scope, receive, send_and_note)
             else:
                 await self._app(scope, receive, send_and_note)
         except Exception:
@@ -72,21 +79,74 @@ class Gate:
         finally:
             _note(scope, request_id, status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> Failure | None:
-        if scope["path"] in self._open:
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """Return why a request is not let in; else note who asks, for the routes."""
+        path = scope["path"]
+        if path in self._open or OPEN.fullmatch(path):
             return None
-        header = Headers(scope=scope).get("authorization", "")
-        scheme, _, token = header.partition(" ")
+        try:
+            principal = await self._principal(Headers(scope=scope).get("authorization", ""))
+        except _Unknown as unknown:
+            log.warning("call_refused", who="nobody", method=scope["method"], path=path)
+            return error_response(401, unknown.failure, headers={"WWW-Authenticate": "Bearer"})
+        except DATABASE_AWAY as error:
+            log.warning("database_unavailable", error=str(error) or type(error).__name__)
+            failure = Failure(code="ServiceUnavailable", message="The database does not answer.")
+            return error_response(503, failure, headers={"Retry-After": "1"})
+        scope.setdefault("state", {})["principal"] = principal
+        need = needed(scope["method"], path)
+        if principal.may(need):
+            return None
+        role = need.role.word if need.role is not None else ""
+        log.warning(
+            "call_refused",
+            who=principal.name,
+            client_id=principal.id,
+            method=scope["method"],
+            path=path,
+            needs=role,
+        )
+        return error_response(
+            403,
+            Failure(
+                code="AuthorizationFailed",
+                message=f"The client '{principal.id}' ({principal.name}) does not have "
+                f"authorization to perform {scope['method']} over scope '{path}': it needs the "
+                f"role {role}.",
+            ),
+        )
+
+    async def _principal(self, header: str) -> Principal:
+        """Return whose token a request carries. Raises _Unknown."""
+        scheme, _, given = header.partition(" ")
+        token = given.strip()
         if scheme.lower() != "bearer" or not token:
-            return Failure(
-                code="AuthenticationFailed",
-                message="Authentication failed: send the header 'Authorization: Bearer <token>'.",
+            raise _Unknown(
+                "AuthenticationFailed",
+                "Authentication failed: send the header 'Authorization: Bearer <token>'.",
             )
-        if not hmac.compare_digest(token.strip().encode(), self._token):
-            return Failure(
-                code="InvalidAuthenticationToken", message="The access token is not valid here."
-            )
-        return None
+        if hmac.compare_digest(token.encode(), self._token):
+            return OWNER
+        if token.count(".") == 2:
+            async with self._server.context.database.acquire() as connection:
+                tenant, _ = await resources.directory(connection)
+                try:
+                    id = await tokens.bearer(connection, self._keys, token, tenant=tenant)
+                except TokenError as error:
+                    raise _Unknown("InvalidAuthenticationToken", str(error)) from error
+                found = await accounts.principal(connection, id)
+            if found is None:
+                raise _Unknown("InvalidAuthenticationToken", "The account was removed.")
+            return found
+        raise _Unknown("InvalidAuthenticationToken", "The access token is not valid here.")
+
+
+class _Unknown(Exception):
+    """Nobody knows who asks."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code=code, message=message)
 
 
 def _note(scope: Scope, request_id: str, status: int, seconds: float) -> None:

@@ -10,6 +10,8 @@ class Settings(settings.Settings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8080, ge=0, le=65535)
     api_token: SecretStr = SecretStr("")  # what clients send as `Authorization: Bearer …`
+    api_tls_certificate: str = ""  # path of a PEM file with the chain; with it only https is served
+    api_tls_key: str = ""  # path of its private key; none: it is in the same file
     api_metrics_open: bool = False  # serve /metrics to scrapers that have no token
     api_page_size: int = Field(default=200, ge=1, le=1000)  # items of a list before a nextLink
     api_max_body: int = Field(default=4 * 1024 * 1024, ge=1024)  # bytes of a request

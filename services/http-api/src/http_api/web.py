@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from http_api.asgi import Gate
 from http_api.errors import add_handlers
 from http_api.routes import (
+    accounts,
     events,
     explain,
     groups,
@@ -13,6 +14,7 @@ from http_api.routes import (
     images,
     instances,
     load_balancers,
+    login,
     networks,
     operations,
     scale_sets,
@@ -37,10 +39,10 @@ def create_app(server: Server) -> FastAPI:
     app.state.server = server
     # Those with a path that matches nearly everything come after those that know it better.
     modules = (scale_sets, upgrades, steering, hooks, explain, instances, load_balancers, images)
-    others = (networks, holds, events, operations, status, groups, subscriptions)
+    others = (networks, holds, events, operations, status, groups, subscriptions, accounts, login)
     routers = [module.router for module in (*modules, *others)]
     add_handlers(app, routers)
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Gate, settings=server.settings)
+    app.add_middleware(Gate, server=server)
     return app

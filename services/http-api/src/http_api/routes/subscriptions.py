@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from http_api import resources
+from http_api.domain.access import Principal
 from http_api.domain.present.catalog import (
     TYPES,
     location_json,
@@ -20,12 +21,18 @@ router = APIRouter(tags=["subscriptions"], dependencies=[Depends(need_api_versio
 
 
 @router.get("/subscriptions")
-async def subscriptions(pool: Pool) -> Response:
-    """Return the installation's own subscription, and every other that is in use."""
+async def subscriptions(request: Request, pool: Pool) -> Response:
+    """Return the subscriptions that the client may see: the own one, and those in use."""
+    principal: Principal = request.state.principal
     async with pool.acquire() as connection:
         tenant, _ = await resources.directory(connection)
         found = await resources.subscriptions(connection)
-    return JSONResponse({"value": [subscription_json(each, tenant) for each in found]})
+    shown = [
+        subscription_json(each, tenant)
+        for each in found
+        if principal.sees(f"/subscriptions/{each}")
+    ]
+    return JSONResponse({"value": shown})
 
 
 @router.get(SUBSCRIPTION)

@@ -1,0 +1,164 @@
+"""Who may do what where: three roles, each with a scope below which it holds."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+
+from rollcall_contracts.model import Failure
+
+from http_api.domain.documents import ModelError, Reader
+
+EVERYWHERE = "/"
+_SCOPE = re.compile(
+    r"/subscriptions/[^/]+(/resourcegroups/[^/]+(/providers/[^/]+/[^/]+/[^/]+)?)?", re.ASCII
+)
+
+
+class Role(IntEnum):
+    """What an account may do; each may do what those before it may."""
+
+    READER = 1  # look
+    OPERATOR = 2  # start, cancel, approve and the like: what changes no model
+    OWNER = 3  # everything
+
+    @property
+    def word(self) -> str:
+        """Return the role's name."""
+        return self.name.lower()
+
+
+# The POST actions of operators, by the last word of the path.
+_OPERATIONS = frozenset(
+    {
+        *("osrollingupgrade", "cancel", "pause", "resume", "rollback", "approverollingupgrade"),
+        *("manualupgrade", "reimage", "reimageall", "release"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A role that somebody has below a scope."""
+
+    role: Role
+    scope: str  # in lower case, without a slash at its end; or '/'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who asks."""
+
+    name: str
+    id: str
+    grants: Collection[Grant]
+
+    def may(self, need: "Need") -> bool:
+        """Say whether one of the grants is enough."""
+        if need.role is None:
+            return True
+        return any(
+            grant.role >= need.role
+            and (covers(grant.scope, need.scope) or (need.inside and _inside(need, grant)))
+            for grant in self.grants
+        )
+
+    def sees(self, scope: str) -> bool:
+        """Say whether there is anything at or below a scope that the principal may look at."""
+        wanted = scope.lower()
+        return any(covers(g.scope, wanted) or covers(wanted, g.scope) for g in self.grants)
+
+
+OWNER = Principal(
+    name="the installation's owner", id="owner", grants=(Grant(role=Role.OWNER, scope=EVERYWHERE),)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a request needs."""
+
+    role: Role | None  # None: whoever logged in
+    scope: str
+    # Enough is a role on anything below `scope`: what a whole subscription shares.
+    inside: bool = False
+
+
+def covers(scope: str, other: str) -> bool:
+    """Say whether `other` is at or below `scope`; both in lower case."""
+    return scope == EVERYWHERE or other == scope or other.startswith(scope + "/")
+
+
+def _inside(need: Need, grant: Grant) -> bool:
+    return covers(need.scope, grant.scope)
+
+
+def needed(method: str, path: str) -> Need:
+    """Return what a request needs; `path` is a normal one."""
+    parts = path.lower().strip("/").split("/")
+    if parts[0] in ("tenants", "providers") or parts == ["subscriptions"]:
+        return Need(role=None, scope=EVERYWHERE)
+    role = _role(method, parts)
+    if parts[0] != "subscriptions":
+        if parts == ["rollcall", "openapi.json"]:
+            return Need(role=None, scope=EVERYWHERE)
+        is_accounts = parts[:2] == ["rollcall", "accounts"]
+        return Need(role=Role.OWNER if is_accounts else role, scope=EVERYWHERE)
+    subscription = "/" + "/".join(parts[:2])
+    if _is_shared(parts[2:], role):
+        return Need(role=Role.READER, scope=subscription, inside=True)
+    scope = "/" + "/".join(parts)
+    is_group = len(parts) == 4 and parts[2] == "resourcegroups"
+    return Need(role=role, scope=scope, inside=role is Role.READER and is_group)
+
+
+def _is_shared(rest: list[str], role: Role) -> bool:
+    """Say whether all who work in a subscription may see it: places, providers, images."""
+    match rest:
+        case ["providers"] | ["providers", _] | ["providers", _, "register" | "unregister"]:
+            return True
+        case [] | ["locations"]:
+            return role is Role.READER
+        case ["providers", _, "locations", _, "publishers" | "operations" | "operationresults", *_]:
+            return role is Role.READER
+    return False
+
+
+def _role(method: str, parts: list[str]) -> Role:
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return Role.READER
+    if method == "POST" and parts[-1] in _OPERATIONS:
+        return Role.OPERATOR
+    if method == "PATCH" and "lifecyclehookevents" in parts[-2:]:
+        return Role.OPERATOR
+    return Role.OWNER
+
+
+def read_grants(reader: Reader) -> tuple[Grant, ...]:
+    """Return the `roles` of an account's document. Raises ModelError."""
+    grants: list[Grant] = []
+    for index, item in enumerate(reader.objects("roles")):
+        inner = Reader(item)
+        role = inner.choice("role", [each.word for each in Role], "")
+        scope = (inner.text("scope", EVERYWHERE) or EVERYWHERE).lower()
+        scope = scope.rstrip("/") or EVERYWHERE
+        if not role:
+            inner.fault("role", "role must be one of reader, operator, owner")
+        if scope != EVERYWHERE and not _SCOPE.fullmatch(scope):
+            inner.fault(
+                "scope",
+                "scope must be '/', or the id of a subscription, a resource group or a resource",
+            )
+        reader.take(inner, f"roles[{index}]")
+        if not inner.faults:
+            grants.append(Grant(role=Role[role.upper()], scope=scope))
+    if not grants and not reader.faults:
+        raise ModelError(
+            Failure(
+                code="InvalidParameter",
+                message='roles must be a list such as [{"role": "reader", "scope": "/"}]',
+                target="roles",
+            )
+        )
+    reader.finish()
+    return tuple(dict.fromkeys(grants))
