@@ -35,6 +35,10 @@ def up(
         ),
     ] = None,
     agents: Annotated[int, typer.Option(help="How many hosts to play.", min=1, max=50)] = 2,
+    tls: Annotated[
+        bool,
+        typer.Option("--tls", help="Serve https, with a certificate of this machine's own."),
+    ] = False,
 ) -> None:
     """Run Rollcall on this machine, in the foreground: servers, services and agents.
 
@@ -45,6 +49,7 @@ def up(
         config=config,
         api_port=api_port,
         agents=agents,
+        tls=tls,
         report=_say,
     )
     try:
@@ -91,13 +96,31 @@ Rollcall is up.
   API      {stack.api_url}
   token    {stack.token_file}
   logs     {stack.logs}
-{_auditor(stack)}
+{_auditor(stack)}{_trust(stack)}
 Try, in another terminal:
-  curl -s -H "Authorization: Bearer $(cat {stack.token_file})" {stack.api_url}/readyz
+  {_curl(stack)} {stack.api_url}/readyz
   rollcall --help
 
 Ctrl-C stops it.
 """
+
+
+def _trust(stack: Stack) -> str:
+    """Return how clients come to trust the API's certificate."""
+    if stack.certificates is None:
+        return ""
+    ca = stack.certificates.ca
+    return f"""
+The API's certificate is signed by an authority of this machine's own. To trust it:
+  export REQUESTS_CA_BUNDLE={ca}   # az, the Azure SDKs for Python, requests
+  export SSL_CERT_FILE={ca}        # httpx, Go programs, openssl
+  sudo cp {ca} /usr/local/share/ca-certificates/rollcall.crt && sudo update-ca-certificates
+"""
+
+
+def _curl(stack: Stack) -> str:
+    trusting = "" if stack.certificates is None else f" --cacert {stack.certificates.ca}"
+    return f'curl -s{trusting} -H "Authorization: Bearer $(cat {stack.token_file})"'
 
 
 def _auditor(stack: Stack) -> str:

@@ -7,7 +7,10 @@ from pathlib import Path
 from rollcall_embedded.process import INSTANCE_PORTS, LOOPBACK, private_folder
 
 # An agent's host needs neither: it reaches only the broker.
-_NOT_FOR_AGENTS = ("ROLLCALL_DATABASE_URL", "ROLLCALL_API_TOKEN")
+_NOT_FOR_AGENTS = (
+    *("ROLLCALL_DATABASE_URL", "ROLLCALL_API_TOKEN"),
+    *("ROLLCALL_API_TLS_CERTIFICATE", "ROLLCALL_API_TLS_KEY"),
+)
 
 
 def service_environment(

@@ -1,6 +1,7 @@
 """Asking a service of the stack, or a given server, how it is."""
 
 import asyncio
+import ssl
 from urllib.parse import urlsplit
 
 from rollcall_embedded.process import LOOPBACK, EmbeddedError
@@ -9,11 +10,11 @@ PATIENCE = 5.0  # seconds for a given server to answer
 DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "amqp": 5672, "amqps": 5671}
 
 
-async def http_get(port: int, path: str) -> tuple[int, str]:
+async def http_get(port: int, path: str, tls: ssl.SSLContext | None = None) -> tuple[int, str]:
     """Return status and body of a page on loopback; status 0 while nothing answers in a second."""
     try:
         async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=tls)
             try:
                 request = f"GET {path} HTTP/1.0\r\nHost: {LOOPBACK}\r\nConnection: close\r\n\r\n"
                 writer.write(request.encode())
@@ -27,9 +28,9 @@ async def http_get(port: int, path: str) -> tuple[int, str]:
     return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body
 
 
-async def is_ready(port: int) -> bool:
+async def is_ready(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Say whether the http-api on this port can do its work."""
-    return (await http_get(port, "/readyz"))[0] == 200
+    return (await http_get(port, "/readyz", tls))[0] == 200
 
 
 async def reaches_broker(metrics_port: int) -> bool:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import secrets
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -16,6 +18,7 @@ from typing import Self
 from rollcall_kit.config import ConfigError, load_config
 from rollcall_kit.secrets import new_key
 
+from rollcall_embedded.certificates import Certificates, make_certificates
 from rollcall_embedded.environment import agent_environment, service_environment
 from rollcall_embedded.folder import lock, make_state_dir, rotated
 from rollcall_embedded.packages import ensure_packages
@@ -58,6 +61,7 @@ class StackOptions:
     config: Path | None = None  # the configuration file: feeds, catalogue
     api_port: int = 0  # 0: a free one
     agents: int = 2
+    tls: bool = False  # the API speaks https, with a certificate of this machine's own
     throwaway: bool = False  # the state is not meant to survive a crash of the machine
     extra_env: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = _silent  # told of progress, a line at a time
@@ -83,6 +87,8 @@ class Stack:
         self.token = self._secrets_key = ""
         self.database_url = os.environ.get("ROLLCALL_DATABASE_URL", "")
         self.amqp_url = os.environ.get("ROLLCALL_AMQP_URL", "")
+        self.certificates: Certificates | None = None  # with options.tls, once it is started
+        self._trust: ssl.SSLContext | None = None
         self._postgres: PostgresServer | None = None
         self._rabbit: RabbitServer | None = None
         self._metrics_ports: dict[str, int] = {}
@@ -92,7 +98,8 @@ class Stack:
     @property
     def api_url(self) -> str:
         """Return the address of the API."""
-        return f"http://{LOOPBACK}:{self.api_port}"
+        scheme = "https" if self.options.tls else "http"
+        return f"{scheme}://{LOOPBACK}:{self.api_port}"
 
     @property
     def auditor_amqp_url(self) -> str:
@@ -168,6 +175,9 @@ class Stack:
         self.token = kept_secret(self.token_file, secrets.token_urlsafe(32))
         self._secrets_key = kept_secret(self.folder / "secrets-key", new_key())
         self.api_port = self.api_port or free_port()
+        if self.options.tls:
+            self.certificates = make_certificates(self.folder / "tls", datetime.now(UTC))
+            self._trust = self.certificates.client_context()
         await self._start_servers()
         for name in CONTROL_PLANE:
             self._supervise(name, partial(self._start_service, name))
@@ -241,8 +251,16 @@ class Stack:
             token=self.token,
             api_port=self.api_port,
             config=self._config,
-            extra=self.options.extra_env,
+            extra={**self._tls_environment(), **self.options.extra_env},
         )
+
+    def _tls_environment(self) -> dict[str, str]:
+        if self.certificates is None:
+            return {}
+        return {
+            "ROLLCALL_API_TLS_CERTIFICATE": str(self.certificates.certificate),
+            "ROLLCALL_API_TLS_KEY": str(self.certificates.key),
+        }
 
     def _agent_env(self, host: str) -> dict[str, str]:
         return agent_environment(
@@ -264,7 +282,7 @@ class Stack:
 
     def _works(self, name: str) -> Awaitable[bool]:
         if name == "http-api":
-            return is_ready(self.api_port)
+            return is_ready(self.api_port, self._trust)
         return reaches_broker(self._metrics_ports.get(name, 0))
 
     def _say_ready(self, name: str, began: float) -> None:
