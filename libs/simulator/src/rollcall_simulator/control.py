@@ -7,7 +7,7 @@ between any two of these. The relay publishes what is in the log, some time late
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
@@ -45,6 +45,9 @@ class Auditor(Protocol):
     def committed(self, step: "Transaction") -> None:
         """Check what a transaction did."""
 
+    def published(self, number: int) -> None:
+        """Check that this entry of the log may be published."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
@@ -67,6 +70,7 @@ class Copy:
     """One copy of the orchestrator: what it keeps in memory is lost when it is killed."""
 
     name: str
+    skew: float = 0.0  # seconds that its clock is ahead
     cache: tuple[int, Fleet] | None = None
     inbox: list[e.Event] = field(default_factory=list)
     awake: bool = False  # it will look into its inbox soon
@@ -126,6 +130,8 @@ class Control:
         self._publish = publish
         self._surroundings = surroundings
         self.copies = (Copy("a"), Copy("b"))
+        if chaos.strikes(Fault.SKEW):
+            self.copies[1].skew = chaos.stream(Fault.SKEW).uniform(-2, 2)
         self._turn = 0
         self._published = 0
         self._relaying = False
@@ -184,7 +190,8 @@ class Control:
     # --- a transaction ----------------------------------------------------------------------------
 
     def _transact(self, copy: Copy, deliveries: Sequence[e.Event]) -> None:
-        now, store, rules = self._agenda.now, self.store, self._rules
+        store, rules = self.store, self._rules
+        now = self._agenda.now + timedelta(seconds=copy.skew)
         loaded = self._load(copy)
         before = loaded
         if loaded is None:
@@ -194,8 +201,9 @@ class Control:
             loaded = Fleet(spec=created.spec)
         folded, accepted = rules.fold(loaded, deliveries, now)
         hosts, room = self._surroundings()
-        if before is None or not deliveries:  # by time: also what changed without an event
-            images, holds = tuple(store.images.values()), dict(store.holds)
+        moved = before is None or folded.spec.image.stream != before.spec.image.stream
+        if moved or not deliveries:  # by time: also what changed without an event
+            images, holds = store.images_of(folded.spec.image), store.holds_of(folded.spec.image)
             folded = folded.amended(images=images, holds=holds, hosts=hosts, room=room)
         else:
             folded = folded.amended(hosts=hosts, room=room)
@@ -280,8 +288,9 @@ class Control:
     def _relay(self) -> None:
         self._relaying = False
         end = len(self.store.log)
-        for _, event in self.store.log[self._published : end]:
-            self._publish(event)
+        for number in range(self._published, end):
+            self._auditor.published(number)
+            self._publish(self.store.log[number][1])
         if self._chaos.strikes(Fault.RELAY):  # killed before it noted how far it came
             again = self._chaos.stream(Fault.RELAY).uniform(0.5, 30)
             self._relaying = True

@@ -37,6 +37,7 @@ class Fault(StrEnum):
     # The orchestrator and its relay.
     CRASH = "crash"
     RELAY = "relay"
+    SKEW = "skew"
     # People, and the feed.
     SCALE = "scale"
     MODEL = "model"
@@ -78,6 +79,7 @@ MEANING: Mapping[Fault, str] = {
     Fault.DELAYED: "a message is minutes late",
     Fault.CRASH: "an orchestrator is killed between two effects",
     Fault.RELAY: "the relay is killed after publishing, and publishes again",
+    Fault.SKEW: "the clock of one orchestrator is up to two seconds off",
     Fault.SCALE: "the capacity changes in the middle",
     Fault.MODEL: "the model changes in the middle",
     Fault.CANCEL: "a person cancels the upgrade",

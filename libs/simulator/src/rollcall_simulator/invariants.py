@@ -30,6 +30,7 @@ from rollcall_simulator.ledger import (
     RETURNED,
     SKIPPED,
     SURGING,
+    WORKING,
     Known,
     Ledger,
     Rollout,
@@ -184,10 +185,13 @@ def set_is_healthy_before_each_batch(ledger: Ledger, event: e.Event, now: dateti
 
 
 def upgraded(ledger: Ledger, upgrade: Rollout) -> tuple[int, int]:
-    """Return how many of those upgraded so far are bad, and how many they are."""
+    """Return how many of those upgraded so far are bad, and how many they are.
+
+    One that is put back, or was, is bad.
+    """
     bad = total = 0
     for id, part in upgrade.parts.items():
-        if part.state in (PENDING, SKIPPED) or part.state in IN_FLIGHT:
+        if part.state in (PENDING, SKIPPED, WORKING, SURGING, BOOTING):
             continue
         total += 1
         instance = ledger.instances.get(part.successor or id)

@@ -18,8 +18,10 @@ from rollcall_simulator.agenda import Agenda
 from rollcall_simulator.faults import Chaos, Fault
 from rollcall_simulator.probers import Probers
 from rollcall_simulator.scenario import (
+    LINE,
     NEW,
     NEWER,
+    OTHER_LINE,
     OTHER_SET,
     SET,
     Happening,
@@ -140,7 +142,7 @@ class People:
 
     def _change_model(self, chance: float) -> None:
         stream, spec = self._chaos.stream(Fault.MODEL), self.spec
-        change = int(chance * 8)
+        change = int(chance * 9)
         if change == 0:
             self._write(automatic_os_upgrade=not spec.automatic_os_upgrade)
         elif change == 1:
@@ -159,6 +161,8 @@ class People:
             self._write(maintenance_windows=())
         elif change == 5:
             self._write(lifecycle_hooks=())
+        elif change == 6:
+            self._write(image=OTHER_LINE if spec.image.stream == LINE.stream else LINE)
         else:
             self._write(policy=self._policy())
 

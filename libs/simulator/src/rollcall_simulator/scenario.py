@@ -29,7 +29,9 @@ from rollcall_simulator.faults import TWIN, Fault
 SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
 OTHER_SET = SET.replace("/web", "/mail")
 LINE = ImageReference(publisher="Contoso", offer="Web", sku="stable")
+OTHER_LINE = ImageReference(publisher="Contoso", offer="Web", sku="edge")
 OLD, NEW, NEWER = "1.0", "1.1", "1.2"
+OTHER = "2.0"  # of the other line
 
 
 class Mood(StrEnum):
@@ -85,11 +87,12 @@ class Scenario:
 
 
 def image(version: str, published_at: datetime | None = None) -> Image:
-    """Return a version of the line that the set follows."""
+    """Return a version of the line that the set follows at first, or the one of the other."""
+    line = OTHER_LINE if version == OTHER else LINE
     return Image.model_construct(
-        publisher=LINE.publisher,
-        offer=LINE.offer,
-        sku=LINE.sku,
+        publisher=line.publisher,
+        offer=line.offer,
+        sku=line.sku,
         version=version,
         os_type="Linux",
         url=f"file:///images/{version}.tar.gz",
@@ -295,6 +298,7 @@ _CHANCES: Mapping[Fault, tuple[float, ...]] = {
     Fault.REORDERED: (0.05, 0.3),
     Fault.DELAYED: (0.01, 0.05),
     Fault.CRASH: (0.02, 0.1),
+    Fault.SKEW: (1.0,),
     Fault.RELAY: (0.02, 0.1),
     Fault.WISH: (0.2, 0.8),
 }

@@ -18,7 +18,7 @@ from rollcall_simulator.invariants import Violation, sentence_of
 from rollcall_simulator.ledger import Known
 from rollcall_simulator.people import People
 from rollcall_simulator.probers import Probers
-from rollcall_simulator.scenario import NEW, OLD, SET, Mood, Options, Scenario, draw, image
+from rollcall_simulator.scenario import NEW, OLD, OTHER, SET, Mood, Options, Scenario, draw, image
 from rollcall_simulator.site import Machine, Pace, Site
 from rollcall_simulator.store import Store
 
@@ -161,6 +161,7 @@ class Simulation:
         if scenario.room:
             self.chaos.struck[Fault.ROOM] += 1
         self.store.images[OLD] = image(OLD, START - timedelta(days=30))
+        self.store.images[OTHER] = image(OTHER, START - timedelta(days=30))
         if scenario.from_nothing:
             self._ask(e.ScaleSetChanged(scale_set=SET, spec=scenario.spec))
         else:
@@ -346,6 +347,10 @@ class Simulation:
             for event in (*reports, *step.decided):
                 self._tell(self.agenda.seconds, event)
         self.checker.committed(step)
+
+    def published(self, number: int) -> None:
+        """Check that this entry of the log may be published."""
+        self.checker.published(number)
 
     # --- what came of it --------------------------------------------------------------------------
 

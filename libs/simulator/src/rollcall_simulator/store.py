@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Image
+from rollcall_contracts.model import Image, ImageReference
 from rollcall_rollout import Fleet, Instance, Member, Upgrade
 from rollcall_rollout.state import Hold
 
@@ -31,8 +31,8 @@ class Store:
     members: dict[str, Member] = field(default_factory=dict)
     buried: bool = False  # deleted, and all of its instances are
     ended: list[Upgrade] = field(default_factory=list)
-    images: dict[str, Image] = field(default_factory=dict)
-    holds: dict[str, Hold] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)  # of all lines; no two share a version
+    _held: dict[str, tuple[Image, Hold]] = field(default_factory=dict)  # by version
     log: list[tuple[float, e.Event]] = field(default_factory=list)
 
     def load(self) -> Fleet | None:
@@ -46,9 +46,21 @@ class Store:
             **self.whole,
             instances=dict(self.instances),
             upgrade=upgrade,
-            images=tuple(self.images.values()),
-            holds=dict(self.holds),
+            images=self.images_of(self.whole["spec"].image),
+            holds=self.holds_of(self.whole["spec"].image),
         )
+
+    def images_of(self, line: ImageReference) -> tuple[Image, ...]:
+        """Return the published versions of a line."""
+        return tuple(image for image in self.images.values() if image.stream == line.stream)
+
+    def holds_of(self, line: ImageReference) -> dict[str, Hold]:
+        """Return the holds on the versions of a line."""
+        return {
+            version: hold
+            for version, (image, hold) in self._held.items()
+            if image.stream == line.stream
+        }
 
     def difference(self, fleet: Fleet) -> str | None:
         """Return in what a set that is read back differs from this one; None when in nothing."""
@@ -116,16 +128,17 @@ class Store:
         """Record which versions are held."""
         match event:
             case e.ImageHeld():
-                known = self.holds.get(event.image.version)
-                if known is None or (event.quarantine and not known.quarantine):
-                    self.holds[event.image.version] = Hold(
+                known = self._held.get(event.image.version)
+                if known is None or (event.quarantine and not known[1].quarantine):
+                    hold = Hold(
                         by_set=event.by_set,
                         upgrade_id=event.upgrade_id,
                         error=event.error,
                         quarantine=event.quarantine,
                     )
+                    self._held[event.image.version] = (event.image, hold)
             case e.ImageReleased():
-                self.holds.pop(event.image.version, None)
+                self._held.pop(event.image.version, None)
 
 
 def _difference(what: str, stored: Mapping[str, object], kept: Mapping[str, object]) -> str:
