@@ -29,7 +29,7 @@ check: install ## format, lint, imports, types and unit tests: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(SOURCES)
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n auto tests/unit
 
 format: install ## format the code, and mend what can be mended by itself
 	$(BIN)/ruff check --fix .

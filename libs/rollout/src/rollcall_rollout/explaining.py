@@ -1,5 +1,6 @@
 """What a set waits for and why, in one sentence: asked of the same functions that decide."""
 
+from dataclasses import replace
 from datetime import datetime
 from heapq import nsmallest
 
@@ -20,6 +21,13 @@ NAMED = 5  # instances that a sentence names
 
 def waiting(fleet: Fleet, now: datetime) -> Wait:
     """Return what the set waits for now; of a settled state, in which nothing is left to decide."""
+    wait = _wait(fleet, now)
+    if wait.until is not None and wait.until <= now:
+        return replace(wait, until=None)  # its time is over, and something else is not
+    return wait
+
+
+def _wait(fleet: Fleet, now: datetime) -> Wait:
     if fleet.deleted:
         return Wait(
             code=WaitCode.DELETING,
