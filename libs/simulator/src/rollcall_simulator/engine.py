@@ -70,6 +70,7 @@ class Timeline:
     """What was decided, in order, and what the fleet is at the end."""
 
     entries: Sequence[Entry]
+    log: Sequence[Entry]  # with the reports and requests that changed the fleet
     fleet: Fleet
     ended: Sequence[Upgrade]
     at: datetime  # the end
@@ -109,6 +110,7 @@ class _Run:
     answers: Answers
     start: datetime
     entries: list[Entry] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
     ended: list[Upgrade] = field(default_factory=list)
     agenda: Agenda = field(init=False)
     inbox: list[e.Event] = field(default_factory=list)
@@ -147,7 +149,7 @@ class _Run:
     def _next_wake(self) -> float:
         """Return when the rules must be asked again; a still fleet leaps over its waiting."""
         now = self.agenda.now
-        if not is_still(self.fleet):
+        if not is_still(self.fleet, now):
             return self.agenda.at(next_wake(self.fleet, now))
         change = next_change(self.fleet, now)
         return inf if change is None else self.agenda.at(change)
@@ -183,6 +185,7 @@ class _Run:
     def _timeline(self, *, is_over: bool) -> Timeline:
         return Timeline(
             entries=self.entries,
+            log=self.log,
             fleet=self.fleet,
             ended=self.ended,
             at=self.agenda.now,
@@ -192,12 +195,15 @@ class _Run:
     def _decide(self) -> None:
         now = self.agenda.now
         events, self.inbox = self.inbox, []
-        folded, _ = fold(self.fleet, events, now)
+        folded, accepted = fold(self.fleet, events, now)
+        self.log += [Entry(at=now, event=event) for event in accepted]
         self.fleet, decided = settle(folded, now)
         self.ended += self.fleet.ended
         self.fleet = self.fleet.amended(ended=())
         for event in decided:
-            self.entries.append(Entry(at=now, event=event))
+            entry = Entry(at=now, event=event)
+            self.entries.append(entry)
+            self.log.append(entry)
             self._answer(event, self.agenda.seconds)
 
     def receive(self, event: e.Event) -> None:
