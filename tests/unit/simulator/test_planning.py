@@ -180,11 +180,12 @@ def test_a_held_version_starts_nowhere() -> None:
 
 
 def test_sick_instances_are_counted() -> None:
-    two = plan_of(with_sick(fleet(10), "3", "9"))
+    later = START + timedelta(hours=1)  # they do not boot for the first time
+    two = plan_of(with_sick(fleet(10), "3", "9"), at=later)
     assert two.courses[0].batches[0].instance_ids == ("3", "9")  # no room for a healthy one
     assert any("2 unhealthy now (3, 9)" in risk.message for risk in two.risks)
     assert any("1 more" in risk.message for risk in two.risks)
-    three = plan_of(with_sick(fleet(10), "3", "8", "9"))
+    three = plan_of(with_sick(fleet(10), "3", "8", "9"), at=later)
     assert not three.courses
     assert three.wait is not None
     assert three.wait.code is WaitCode.UNHEALTHY
