@@ -138,7 +138,13 @@ def test_an_ill_one_outside_takes_a_place_in_the_limit() -> None:
 
 
 def test_one_that_boots_from_its_previous_disk_is_still_in_flight() -> None:
-    told = begun(world(max_unhealthy_upgraded_instance_percent=100))
+    """Four may be down, but a batch is of two."""
+    told = begun(
+        world(
+            max_unhealthy_upgraded_instance_percent=100,
+            max_unhealthy_instance_percent=40,
+        )
+    )
     told.sick = lambda id, version: version == "1.1" and id == "0"
     finish(told, "1")
     own = [answer for answer in told.waiting if getattr(answer, "instance_id", "") == "0"]

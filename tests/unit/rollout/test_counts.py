@@ -1,0 +1,62 @@
+"""Who is counted: of the set, on the way in or out, booting, at work (M10, M15)."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rollcall_contracts.model import Health, Power, RollingPolicy
+from rollcall_rollout import InstancePhase
+from rollcall_rollout.gates import newcomers, unhealthy_share
+from rollcall_testing.fleets import START, fleet, healthy
+
+PHASE = InstancePhase
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "total"),
+    [
+        ({}, 0, 4),
+        ({"health": Health.UNHEALTHY}, 1, 4),
+        ({"health": Health.UNKNOWN}, 1, 4),
+        ({"health": Health.INITIALIZING}, 1, 4),
+        ({"power": Power.STOPPED}, 1, 4),  # whatever its application said last
+        ({"phase": PHASE.UPGRADING}, 1, 4),
+        ({"phase": PHASE.RESTORING}, 1, 4),
+        ({"phase": PHASE.FAILED}, 1, 4),
+        ({"phase": PHASE.DELETING}, 0, 3),  # on its way out
+        ({"phase": PHASE.CREATING, "attempt": 1}, 0, 3),  # on its way in
+        ({"phase": PHASE.CREATING, "attempt": 2}, 1, 4),  # tried again: missing from the set
+        ({"phase": PHASE.CREATING, "replaces": "0"}, 0, 3),  # of a surge
+        ({"phase": PHASE.FAILED, "replaces": "0"}, 0, 3),
+        ({"replaces": "0"}, 0, 3),
+        ({"replaces": "0", "health": Health.UNHEALTHY}, 0, 3),
+    ],
+)
+def test_who_is_part_of_the_set_and_who_counts_as_unhealthy(
+    fields: dict[str, Any], count: int, total: int
+) -> None:
+    instances = {str(i): healthy(str(i)) for i in range(3)}
+    instances["3"] = healthy("3", **fields)
+    share = unhealthy_share(fleet(4, instances=instances), RollingPolicy())
+    assert (share.count, share.total) == (count, total)
+
+
+@pytest.mark.parametrize(
+    ("fields", "later", "boots"),
+    [
+        ({"health": Health.UNKNOWN}, 299, True),
+        ({"health": Health.UNKNOWN}, 300, False),  # it has had its time (M13)
+        ({"health": Health.UNHEALTHY}, 0, True),
+        ({}, 0, False),
+        ({"health": Health.UNKNOWN, "attempt": 2}, 0, False),  # upgraded, or made again
+        ({"health": Health.UNKNOWN, "replaces": "0"}, 0, False),  # the old one still serves
+        ({"phase": PHASE.CREATING}, 0, False),
+        ({"phase": PHASE.FAILED}, 0, False),
+    ],
+)
+def test_a_newcomer_boots_for_the_first_time_and_not_for_ever(
+    fields: dict[str, Any], later: int, boots: bool
+) -> None:
+    of = fleet(1, instances={"0": healthy("0", **fields)})
+    found = newcomers(of, RollingPolicy(), START + timedelta(seconds=later))
+    assert found == ({"0": START + timedelta(seconds=300)} if boots else {})
