@@ -13,7 +13,7 @@ SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
 MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
 
-.PHONY: help install check format test integration e2e demo up bench simulate golden compose-up compose-down clean
+.PHONY: help install check format test test-clients integration e2e demo up bench simulate golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,7 +35,7 @@ format: install ## format the code, and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install ## every test: unit, integration, end to end; with a Docker engine compose too
+test: install ## every test: unit, integration, end to end, real clients; with a Docker engine compose too
 	$(BIN)/pytest -m "$(MARKS)" tests $(ARGS)
 
 integration: install ## the tests against real Postgres, RabbitMQ, processes and files
@@ -43,6 +43,9 @@ integration: install ## the tests against real Postgres, RabbitMQ, processes and
 
 e2e: install ## the tests of the whole stack
 	$(BIN)/pytest -m "$(MARKS)" tests/e2e $(ARGS)
+
+test-clients: install ## real Azure SDKs, installed from PyPI, against the whole stack
+	$(BIN)/pytest tests/clients $(ARGS)
 
 demo: install ## two upgrades of ten instances on this machine, one good and one bad
 	@$(BIN)/rollcall demo $(ARGS)
