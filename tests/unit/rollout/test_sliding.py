@@ -253,6 +253,7 @@ def test_the_metric_gate_is_asked_in_its_interval_and_not_at_every_step() -> Non
     told.metric = lambda question: MetricOutcome.SUCCESS
     begun(told)
     while len(told.batches()) < 4:
+        told.now += timedelta(seconds=1)
         told.tell(told.waiting.pop(0))
     assert len(told.all(e.MetricQueryRequested)) == 1
     told.later(60)
