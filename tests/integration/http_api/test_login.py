@@ -124,6 +124,14 @@ async def test_the_secret_is_shown_once_and_kept_as_a_hash(api: Any) -> None:
     assert (await login(api, {**account, **renewed.json()})).status_code == 200
 
 
+async def test_another_secret_ends_what_was_issued_before(api: Any) -> None:
+    account = await make(api)
+    async with await client(api, account) as robot:
+        assert (await robot.get("/subscriptions")).status_code == 200
+        await api.pool.execute("UPDATE accounts SET secret_at = secret_at + interval '1 minute'")
+        assert (await robot.get("/subscriptions")).status_code == 401
+
+
 async def test_roles_hold_from_the_next_request_and_refusals_are_logged(api: Any) -> None:
     await api.put(api.set, api.scale_set_body(1), 201)
     account = await make(api, "reader")

@@ -134,10 +134,16 @@ async def accounts(connection: Connection, client_id: str | None = None) -> list
     return [_account(row) for row in rows]
 
 
-async def principal(connection: Connection, client_id: str) -> Principal | None:
-    """Return who an account is and what it may do now, if it is still there."""
+async def principal(
+    connection: Connection, client_id: str, issued_at: datetime
+) -> Principal | None:
+    """Return who an account is and what it may do now.
+
+    None where it is gone, or has another secret since its token was issued.
+    """
     found = await accounts(connection, client_id)
-    if not found:
+    # Tokens count whole seconds.
+    if not found or issued_at < found[0].secret_at.replace(microsecond=0):
         return None
     return Principal(name=found[0].name, id=found[0].client_id, grants=found[0].grants)
 

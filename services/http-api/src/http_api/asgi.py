@@ -131,12 +131,15 @@ class Gate:
             async with self._server.context.database.acquire() as connection:
                 tenant, _ = await resources.directory(connection)
                 try:
-                    id = await tokens.bearer(connection, self._keys, token, tenant=tenant)
+                    bearer = await tokens.bearer(connection, self._keys, token, tenant=tenant)
                 except TokenError as error:
                     raise _Unknown("InvalidAuthenticationToken", str(error)) from error
-                found = await accounts.principal(connection, id)
+                found = await accounts.principal(connection, bearer.client_id, bearer.issued_at)
             if found is None:
-                raise _Unknown("InvalidAuthenticationToken", "The account was removed.")
+                raise _Unknown(
+                    "InvalidAuthenticationToken",
+                    "The account was removed, or has another secret: log in again.",
+                )
             return found
         raise _Unknown("InvalidAuthenticationToken", "The access token is not valid here.")
 

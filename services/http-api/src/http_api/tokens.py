@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -21,6 +21,14 @@ _LOCK = 0x4A575453  # "JWTS"
 
 class TokenError(ValueError):
     """A token is not valid here; the message says why, and nothing of its content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """Whose token it is, and since when."""
+
+    client_id: str
+    issued_at: datetime
 
 
 @dataclass(slots=True)
@@ -97,8 +105,8 @@ async def _signing_key(connection: Connection, secrets_key: str, now: datetime) 
     return kid, private
 
 
-async def bearer(connection: Connection, keys: Keys, token: str, *, tenant: str) -> str:
-    """Return the client id of a token's bearer. Raises TokenError."""
+async def bearer(connection: Connection, keys: Keys, token: str, *, tenant: str) -> Bearer:
+    """Return who bears a token. Raises TokenError."""
     try:
         kid = jwt.get_unverified_header(token).get("kid")
         public = await _public_key(connection, keys, str(kid))
@@ -107,7 +115,7 @@ async def bearer(connection: Connection, keys: Keys, token: str, *, tenant: str)
             public,
             algorithms=["RS256"],
             # The audience is whatever address the client used; only we sign with our keys.
-            options={"verify_aud": False, "require": ["exp", "sub", "tid"]},
+            options={"verify_aud": False, "require": ["exp", "iat", "sub", "tid"]},
             leeway=60,
         )
     except jwt.ExpiredSignatureError as error:
@@ -116,7 +124,9 @@ async def bearer(connection: Connection, keys: Keys, token: str, *, tenant: str)
         raise TokenError("The access token is not valid here.") from error
     if claims["tid"] != tenant:
         raise TokenError("The access token is of another tenant.")
-    return str(claims["sub"])
+    return Bearer(
+        client_id=str(claims["sub"]), issued_at=datetime.fromtimestamp(claims["iat"], UTC)
+    )
 
 
 async def _public_key(connection: Connection, keys: Keys, kid: str) -> str:
