@@ -1,8 +1,8 @@
 """Run by test_kill.py: carries one operation out again and again, killed at every point in turn.
 
-`killed_agent.py FOLDER OPERATION`. For each point: a child makes an instance, takes the operation
-up and kills itself (SIGKILL) at that point; a second child gets the same request again, as the
-broker would redeliver it. What is found then is printed, one line of JSON per point.
+`killed_agent.py FOLDER OPERATION DRIVER`. For each point: a child makes an instance, takes the
+operation up and kills itself (SIGKILL) at that point; a second child gets the same request again,
+as the broker would redeliver it. What is found then is printed, one line of JSON per point.
 """
 
 import asyncio
@@ -26,8 +26,9 @@ from rollcall_cli.sample_image import build_image
 from rollcall_contracts.events import Event
 from rollcall_contracts.model import Drain, Extension, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
-from rollcall_testing import eventually
+from rollcall_testing import eventually, tiny_machine
 
+DRIVER = sys.argv[3]
 SET = "/sets/web"
 KEY = new_key()
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
@@ -76,12 +77,21 @@ class Killer:
 
 def settings(folder: Path) -> Settings:
     return Settings.model_validate(
-        {"host": "h1", "state_dir": folder, "stop_grace": 1, "secrets_key": KEY}
+        {
+            "host": "h1",
+            "driver": DRIVER,
+            "state_dir": folder,
+            "stop_grace": 1 if DRIVER == "process" else 0.1,
+            "secrets_key": KEY,
+        }
     )
 
 
 def image(folder: Path, version: str) -> Image:
-    path = build_image(folder / f"{version}.tar.gz", version)
+    if DRIVER == "process":
+        path = build_image(folder / f"{version}.tar.gz", version)
+    else:
+        path = tiny_machine.build_tiny_machine(folder / f"{version}.img", version)
     content = path.read_bytes()
     return Image(
         publisher="P",
@@ -103,6 +113,8 @@ def job(operation: Operation, attempt: int, source: Image | None) -> Job:
         version=source.version if source else "",
         generation=attempt,
     )
+    if DRIVER == "qemu":  # its guest takes no scripts, and listens on no port
+        return Job(order=order, image=source, provisioning=Provisioning(generation=attempt))
     provisioning = Provisioning(
         generation=attempt,
         sealed_custom_data=seal(KEY, base64.b64encode(SCRIPT.encode()).decode()),
@@ -149,19 +161,45 @@ def lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def boots(top: Path) -> list[str]:
+    if DRIVER == "process":
+        return lines(top / "data" / "0" / "boots")
+    return [f"{letter}.0.0" for letter in tiny_machine.history(top / "data" / "0.raw")]
+
+
 async def booted(top: Path, version: str) -> None:
-    """Wait until init has written its line, a moment after its start."""
-    boots = top / "data" / "0" / "boots"
-    await eventually(lambda: lines(boots)[-1:] == [version], timeout=20)
+    """Wait until the instance has written its line, a moment after its start."""
+    await eventually(lambda: boots(top)[-1:] == [version], timeout=20)
+
+
+def write_kept(top: Path) -> None:
+    if DRIVER == "process":
+        (top / "data" / "0" / "kept").write_text("content")
+        return
+    with (top / "data" / "0.raw").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"content")
+
+
+def kept(top: Path) -> list[str]:
+    if DRIVER == "process":
+        return lines(top / "data" / "0" / "kept")
+    content = (top / "data" / "0.raw").read_bytes()[4096:8192]
+    return content.rstrip(b"\0").decode().split()
+
+
+def living(folder: Path) -> list[int]:
+    mark = "ROLLCALL_DATA_DIR" if DRIVER == "process" else "ROLLCALL_QEMU_INSTANCE"
+    return [
+        process.pid
+        for process, values in procfs.leaders_with(mark)
+        if values[mark].startswith(str(folder.resolve()))
+    ]
 
 
 def facts(folder: Path, reports: list[Event], expect_running: bool) -> dict[str, object]:
     tops = [top for top in (folder / "instances").iterdir() if not top.name.startswith(".")]
-    alive = [
-        process.pid
-        for process, values in procfs.leaders_with("ROLLCALL_DATA_DIR")
-        if values["ROLLCALL_DATA_DIR"].startswith(str(folder.resolve()))
-    ]
+    alive = living(folder)
     if not tops:
         return {"reports": [r.model_dump(mode="json") for r in reports], "alive": alive}
     data = tops[0] / "data" / "0"
@@ -171,10 +209,10 @@ def facts(folder: Path, reports: list[Event], expect_running: bool) -> dict[str,
     return {
         "reports": [r.model_dump(mode="json") for r in reports],
         "alive": alive,
-        "boots": lines(data / "boots"),
+        "boots": boots(tops[0]),
         "scripts": lines(data / "scripts"),
         "extensions": lines(data / "extensions"),
-        "kept": lines(data / "kept"),
+        "kept": kept(tops[0]),
         "os": os.readlink(tops[0] / "os"),
         "disks": sorted(disk.name for disk in (tops[0] / "disks").iterdir()),
         "swaps": record.swaps if record else None,
@@ -199,7 +237,7 @@ def main() -> None:
                 for each in before:
                     await work(folder, [each], None)
                     (top,) = (folder / "instances").iterdir()
-                    (top / "data" / "0" / "kept").write_text("content")
+                    write_kept(top)
                     await booted(top, each.order.version)
                 await work(folder, [asked], Killer(point))
 

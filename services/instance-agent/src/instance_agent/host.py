@@ -233,8 +233,8 @@ class Host:
             case Step.SWAPPED:
                 old = record.disk.name if record.disk else None
                 await self.driver.swap(ref, old, _target(record).name)
-                await self._compare_data_disks(record)
             case Step.STARTED:
+                await self._compare_data_disks(record)
                 return await self._start(record, _target(record), report)
             case Step.CUSTOMIZED:
                 if job.provisioning is not None:

@@ -98,6 +98,13 @@ class ImageCache:
                 "(ROLLCALL_MAX_IMAGE_BYTES)",
                 where,
             )
+        free = shutil.disk_usage(self._folder).free
+        if image.size > free:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"{where} has {image.size} bytes, and this host's cache has room for {free}",
+                where,
+            )
         try:
             digest, size = await download(image.url, file, limit=image.size, patience=self._timeout)
         except TooLarge as error:

@@ -1,0 +1,1 @@
+"""The qemu driver: an instance is a virtual machine, a QEMU process without any daemon."""

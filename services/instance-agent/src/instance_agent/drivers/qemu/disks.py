@@ -1,0 +1,214 @@
+"""Disk images: from a feed's file to an immutable base, and from that to an instance's OS disk."""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rollcall_contracts.model import FailureCode
+
+from instance_agent.archive import unsafe
+from instance_agent.domain.data_disks import HEAD, DataDisk, identify
+from instance_agent.domain.qemu import compression, image_format
+from instance_agent.drivers.qemu.programs import call, missing
+from instance_agent.failures import OperationFailed
+
+BASE, OVERLAY, SEED = "base.qcow2", "os.qcow2", "seed.iso"
+_PIN = "base.json"  # what the base was when it was made
+_CHUNK = 1024 * 1024
+
+
+def need_space(folder: Path, needed: int, what: str) -> None:
+    """Raise OperationFailed where a folder's file system has not that many bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OperationFailed(
+            FailureCode.DRIVER,
+            f"{what} needs {needed} bytes, and {folder} has {free} left: make room on this host",
+        )
+
+
+async def make_base(file: Path, folder: Path, *, max_bytes: int) -> None:
+    """Make the base of OS disks from a verified file: qcow2 or raw, also as .gz, .xz or .zst.
+
+    Raises OperationFailed: ImageUnsafe for what is no whole disk image, ImageTooLarge above
+    `max_bytes`, DriverOperationFailed where the host has no room.
+    """
+    plain = folder / "plain"
+    packed = compression(_head(file, 8))
+    if packed:
+        await _in_thread(lambda: _decompress(file, plain, packed, max_bytes))
+    else:
+        plain = file
+    kind = _format(plain)
+    size = await _virtual_size(plain, kind)
+    if size > max_bytes:
+        raise OperationFailed(
+            FailureCode.IMAGE_TOO_LARGE,
+            f"the image is a disk of {size} bytes, the limit is {max_bytes} "
+            "(ROLLCALL_MAX_UNPACKED_BYTES)",
+        )
+    base = folder / BASE
+    if kind == "qcow2":
+        plain.rename(base)
+    else:
+        measured = json.loads(
+            await call("qemu-img", "measure", "-f", kind, "-O", "qcow2", *_JSON, str(plain))
+        )
+        need_space(folder, measured["required"], "the image as qcow2")
+        await call("qemu-img", "convert", "-f", kind, "-O", "qcow2", str(plain), str(base))
+        plain.unlink()
+    base.chmod(0o444)  # disks stand on it; a version never changes
+    await _in_thread(lambda: _pin(folder))
+
+
+_JSON = ("--output", "json")
+
+
+def _format(file: Path) -> str:
+    try:
+        return image_format(_head(file, 512))
+    except ValueError as error:
+        raise unsafe(str(error)) from error
+
+
+async def _virtual_size(file: Path, kind: str) -> int:
+    try:
+        facts = json.loads(await call("qemu-img", "info", "-f", kind, *_JSON, str(file)))
+    except OperationFailed as error:
+        raise unsafe(str(error)) from error
+    return int(facts["virtual-size"])
+
+
+def _head(file: Path, count: int) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(count)
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Do work on files in a thread; when cancelled, not before the thread is done with them."""
+    future = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+
+
+@contextmanager
+def _reading(file: Path, packed: str) -> Iterator[Callable[[int], bytes]]:
+    """Give a function that reads what a compressed file holds; its end is checked."""
+    if packed == "gz":
+        with gzip.open(file) as opened:
+            yield opened.read
+    elif packed == "xz":
+        with lzma.open(file) as opened:
+            yield opened.read
+    else:
+        with _zstd(file) as process:
+            if process.stdout is None:
+                raise ValueError("a pipe was asked for")
+            try:
+                yield process.stdout.read
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise EOFError("zstd found it damaged")
+
+
+def _zstd(file: Path) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            ["zstd", "-dcq", "--", str(file)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except FileNotFoundError as error:
+        raise missing("zstd") from error
+
+
+def _decompress(file: Path, plain: Path, packed: str, max_bytes: int) -> None:
+    size = 0
+    try:
+        with _reading(file, packed) as read, plain.open("wb") as target:
+            while chunk := read(_CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise OperationFailed(
+                        FailureCode.IMAGE_TOO_LARGE,
+                        f"the image is larger than {max_bytes} bytes unpacked "
+                        "(ROLLCALL_MAX_UNPACKED_BYTES)",
+                    )
+                if chunk.count(0) == len(chunk):
+                    target.seek(len(chunk), os.SEEK_CUR)  # raw images are mostly holes
+                else:
+                    target.write(chunk)
+            target.truncate(size)
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise unsafe(f"it is not a sound .{packed} file: {error}") from error
+
+
+def _pin(folder: Path) -> None:
+    base = folder / BASE
+    facts = {"sha256": _digest(base), "size": base.stat().st_size}
+    (folder / _PIN).write_text(json.dumps(facts | {"changed": base.stat().st_mtime_ns}))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def check_base(folder: Path) -> None:
+    """Raise OperationFailed where the base is not what it was when it was made.
+
+    The digest is asked only where its size or time has changed: bases have gigabytes.
+    """
+    pinned = json.loads((folder / _PIN).read_text())
+    facts = (folder / BASE).stat()
+    if (facts.st_size, facts.st_mtime_ns) == (pinned["size"], pinned["changed"]):
+        return
+    if _digest(folder / BASE) != pinned["sha256"]:
+        raise OperationFailed(
+            FailureCode.IMAGE_VERIFICATION,
+            f"{folder / BASE} was changed after it was verified: delete {folder} to have it "
+            "fetched anew",
+        )
+
+
+async def make_overlay(image: Path, disk: Path, size: int) -> None:
+    """Put an OS disk into the folder `disk`: what changes, on top of the image's base.
+
+    The base is a second name of the cached one, so the cache may drop its own at any time.
+    """
+    os.link(image / BASE, disk / BASE)
+    wanted = (str(size),) if size else ()
+    await call(
+        *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", BASE, OVERLAY, *wanted),
+        folder=disk,
+    )
+
+
+def make_data_disk(file: Path, size: int) -> None:
+    """Make an empty data disk; one that is there stays as it is (M06)."""
+    if file.exists():
+        return
+    fresh = file.with_name(f".{file.name}.new")
+    with fresh.open("wb") as opened:
+        opened.truncate(size)
+    fresh.rename(file)
+
+
+def find_data_disk(file: Path) -> DataDisk:
+    """Return what tells a data disk from others; what the guest wrote is seen while it runs too."""
+    facts = file.stat()
+    return DataDisk(
+        place=f"inode {facts.st_dev}:{facts.st_ino}", content=identify(_head(file, HEAD))
+    )

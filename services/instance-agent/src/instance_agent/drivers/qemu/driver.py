@@ -1,0 +1,420 @@
+"""The driver itself: what each step does with a virtual machine. See docs/drivers.md."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+from rollcall_contracts.model import FailureCode
+
+from instance_agent.domain.data_disks import DataDisk
+from instance_agent.domain.qemu import PORT_TAKEN, Machine, command
+from instance_agent.domain.record import Disk
+from instance_agent.driver import (
+    DriverNotFound,
+    Endpoint,
+    InstanceRef,
+    Observation,
+    Options,
+    Script,
+    ScriptResult,
+)
+from instance_agent.drivers import procfs
+from instance_agent.drivers.files import Folders, drop, tail
+from instance_agent.drivers.ports import Ports
+from instance_agent.drivers.procfs import Process
+from instance_agent.drivers.qemu import channel, disks, qmp
+from instance_agent.drivers.qemu.accelerator import accelerator
+from instance_agent.drivers.qemu.programs import missing
+from instance_agent.drivers.qemu.seed import build_seed
+from instance_agent.drivers.qemu.settings import QemuSettings
+from instance_agent.failures import OperationFailed
+
+log = structlog.get_logger()
+
+MARK = "ROLLCALL_QEMU_INSTANCE"  # in QEMU's environment: the folder of its instance
+_OUTPUT = "qemu.log"  # what QEMU itself said at the last start
+_READY_TIME = 20.0  # seconds until QEMU answers; it takes a twentieth of one
+_ASK_AGAIN = 1.0  # seconds between two presses of the power button
+_QUIT_TIME = 2.0  # seconds for QEMU to end by itself
+_LOOK_INTERVAL = 30.0  # seconds between two looks at a running instance
+_PORTS_TRIED = 5
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\t -~]")
+_HALTED = frozenset({"io-error", "internal-error", "guest-panicked", "paused", "shutdown"})
+
+
+class _Detached(subprocess.Popen[bytes]):
+    """A child that is meant to outlive this object, and is reaped by `procfs.reap`."""
+
+    def __del__(self) -> None:
+        """Not warn that it still runs."""
+
+
+class _PortTaken(Exception):
+    """Another program listens on the instance's port."""
+
+
+class QemuDriver:
+    """See `instance_agent.driver.Driver`."""
+
+    name = "qemu"
+
+    def __init__(self, options: Options) -> None:
+        """Find the instances that there are. Raises DriverNotFound where QEMU is not installed."""
+        self._options = options
+        self._settings = QemuSettings()
+        for program in (self._settings.qemu_binary, "qemu-img", "xorriso"):
+            if shutil.which(program) is None:
+                raise DriverNotFound(f"ROLLCALL_DRIVER=qemu: {missing(program)}")
+        options.folder.mkdir(parents=True, exist_ok=True)
+        self._top = options.folder.resolve()
+        for doomed in self._top.glob(".*.gone"):  # of a deletion that was killed
+            drop(doomed)
+        self._ports = Ports(
+            options.ports,
+            options.address,
+            options.host,
+            {port for folder in self._instances() if (port := folder.port()) is not None},
+        )
+        self._boots = asyncio.Semaphore(self._settings.qemu_boots_at_once)
+        self._trial = asyncio.Lock()
+        self._booting: set[asyncio.Task[None]] = set()
+        self._adopt()
+
+    def _instances(self) -> list[Folders]:
+        return [Folders(top) for top in self._top.iterdir() if top.is_dir()]
+
+    def _adopt(self) -> None:
+        """Find what an agent before this one started and had no time to write down."""
+        for process, values in procfs.leaders_with(MARK):
+            folders = Folders(Path(values[MARK]))
+            if folders.top.parent == self._top and folders.process() is None:
+                folders.keep_process(process)
+                log.info("machine_adopted", instance=folders.top.name, pid=process.pid)
+
+    def _folders(self, ref: InstanceRef) -> Folders:
+        return Folders(self._top / ref.key)
+
+    async def import_image(self, file: Path, folder: Path) -> None:
+        """Make a qcow2 base, which nobody writes to any more."""
+        await disks.make_base(file, folder, max_bytes=self._options.max_unpacked_bytes)
+
+    async def prepare(
+        self,
+        ref: InstanceRef,
+        disk: Disk,
+        image: Path,
+        data_disks: tuple[int, ...],
+        custom_data: bytes,
+    ) -> None:
+        """Make an overlay on the image's base, its seed, and data disks that are missing."""
+        folders = self._folders(ref)
+        folders.top.mkdir(mode=0o700, exist_ok=True)
+        for each in (folders.disks, folders.logs, folders.top / "data"):
+            each.mkdir(exist_ok=True)
+        self._port(folders)
+        disks.need_space(folders.top, self._settings.qemu_free_bytes, "a new OS disk, as it fills,")
+        for lun in data_disks:
+            disks.make_data_disk(_data_disk(folders, lun), self._settings.qemu_data_disk_bytes)
+        await asyncio.to_thread(disks.check_base, image)
+        place = folders.disks / disk.name
+        if place.is_dir():
+            return
+        part = place.with_name(f".{disk.name}.part")
+        if part.exists():  # of a preparation that was cut off
+            drop(part)
+        part.mkdir()
+        await disks.make_overlay(image, part, self._settings.qemu_os_disk_bytes)
+        await build_seed(part / disks.SEED, ref, disk, custom_data)
+        part.rename(place)
+
+    def _port(self, folders: Folders) -> int:
+        port = folders.port()
+        if port is None:
+            port = self._ports.take()
+            folders.keep_port(port)
+        return port
+
+    async def stop(self, ref: InstanceRef) -> None:
+        """Press the power button, then have QEMU quit, then kill it."""
+        folders = self._folders(ref)
+        process = folders.process()
+        if process is None:
+            return
+        if procfs.is_alive(process):
+            await self._end(folders, process)
+        procfs.reap(process)
+        folders.keep_process(None)
+
+    async def _end(self, folders: Folders, process: Process) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._options.stop_grace
+        while (left := deadline - loop.time()) > 0:
+            # Again and again: a guest that is still booting does not notice.
+            with suppress(OSError):
+                await qmp.execute(folders.top, "system_powerdown", left)
+            if await _ends_within(process, min(_ASK_AGAIN, left)):
+                return
+        log.warning("machine_stopped_hard", instance=folders.top.name)
+        with suppress(OSError):
+            await qmp.execute(folders.top, "quit", _QUIT_TIME)
+        if not await _ends_within(process, _QUIT_TIME):
+            procfs.signal_group(process, signal.SIGKILL)
+            await procfs.wait_exit(process)
+
+    async def swap(self, ref: InstanceRef, old: str | None, new: str) -> None:
+        """Change where the link `os` points."""
+        folders = self._folders(ref)
+        current = folders.current()
+        if current == new:
+            return
+        if current != old:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"OS disk {current} is in place where {old} was expected; nothing was changed",
+                ref.instance_id,
+            )
+        if not (folders.disks / new).is_dir():
+            raise OperationFailed(
+                FailureCode.DRIVER, f"OS disk {new} does not exist", ref.instance_id
+            )
+        folders.point_to(new)
+
+    async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
+        """Start QEMU once it is this instance's turn to boot; returns when QEMU runs."""
+        folders = self._folders(ref)
+        if self._runs(folders):
+            if await self._status(folders) in _HALTED:  # such as after a full disk
+                await qmp.execute(folders.top, "cont")
+            return self._endpoint(folders)
+        await self.stop(ref)
+        has_run = bool(folders.boot_logs())
+        kind = await self._accelerator()
+        await self._boots.acquire()
+        try:
+            process = await self._launch_on_free_port(ref, disk, kind, has_run)
+        except BaseException:
+            self._boots.release()
+            raise
+        task = asyncio.create_task(self._watch_boot(folders, process))
+        self._booting.add(task)
+        task.add_done_callback(self._boot_is_over)
+        return self._endpoint(folders)
+
+    def _endpoint(self, folders: Folders) -> Endpoint:
+        return Endpoint(address=self._options.address, port=self._port(folders))
+
+    async def _accelerator(self) -> str:
+        async with self._trial:
+            memory = self._top / ".accelerator.json"
+            return await accelerator(self._settings.qemu_accel, self._settings.qemu_binary, memory)
+
+    async def _launch_on_free_port(
+        self, ref: InstanceRef, disk: Disk, kind: str, has_run: bool
+    ) -> Process:
+        """Start QEMU; an instance that nobody knows the port of yet may get another one."""
+        folders = self._folders(ref)
+        for _ in range(_PORTS_TRIED):
+            try:
+                return await self._launch(ref, disk, kind)
+            except _PortTaken:
+                if has_run:
+                    break
+                folders.keep_port(self._ports.take())
+        raise OperationFailed(
+            FailureCode.START,
+            f"port {folders.port()} of {self._options.address}, which is this instance's, is taken "
+            "by another program: end that one",
+            ref.instance_id,
+        )
+
+    async def _launch(self, ref: InstanceRef, disk: Disk, kind: str) -> Process:
+        """Start QEMU and wait until it answers."""
+        folders = self._folders(ref)
+        for name in ("qmp.sock", "channel.sock"):
+            (folders.top / name).unlink(missing_ok=True)
+        machine = self._machine(ref, disk, kind)
+        with (folders.logs / _OUTPUT).open("wb") as output:
+            try:
+                child = _Detached(
+                    command(machine),
+                    cwd=folders.top,
+                    env={"PATH": os.environ.get("PATH", os.defpath), MARK: str(folders.top)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                raise missing(machine.binary) from error
+        process = procfs.identify(child.pid) or Process(pid=child.pid, started=-1, host_boot="")
+        folders.keep_process(process)
+        answers = asyncio.create_task(self._answers(folders))
+        exits = asyncio.create_task(procfs.wait_exit(process))
+        done, pending = await asyncio.wait(
+            (answers, exits), timeout=_READY_TIME, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in pending:
+            task.cancel()
+        settle = self._options.start_settle
+        if answers in done and not await _ends_within(process, settle):
+            return process
+        await self._end_failed(folders, process)
+        said = tail(folders.logs / _OUTPUT)
+        if PORT_TAKEN in said:
+            raise _PortTaken
+        raise OperationFailed(
+            FailureCode.START, f"QEMU did not start: {said or 'no word of it'}", ref.instance_id
+        )
+
+    async def _end_failed(self, folders: Folders, process: Process) -> None:
+        if procfs.is_alive(process):
+            procfs.signal_group(process, signal.SIGKILL)
+            await procfs.wait_exit(process)
+        procfs.reap(process)
+        folders.keep_process(None)
+
+    def _machine(self, ref: InstanceRef, disk: Disk, kind: str) -> Machine:
+        folders, settings = self._folders(ref), self._settings
+        place = (folders.disks / disk.name).relative_to(folders.top)
+        return Machine(
+            binary=settings.qemu_binary,
+            name=ref.key,
+            kind=settings.qemu_machine,
+            accelerator=kind,
+            memory=settings.qemu_memory,
+            cpus=settings.qemu_cpus,
+            os_disk=str(place / disks.OVERLAY),
+            seed=str(place / disks.SEED),
+            data_disks={
+                lun: str(file.relative_to(folders.top)) for lun, file in _data_disks(folders)
+            },
+            console=str(folders.next_boot_log().relative_to(folders.top)),
+            address=self._options.address,
+            port=self._port(folders),
+            guest_port=settings.qemu_guest_port,
+        )
+
+    async def _answers(self, folders: Folders) -> None:
+        """Return when QEMU answers."""
+        while True:
+            with suppress(OSError):
+                await qmp.execute(folders.top, "query-status")
+                return
+            await asyncio.sleep(0.02)
+
+    async def _watch_boot(self, folders: Folders, process: Process) -> None:
+        """Return when the guest has booted, ended, or had its time: then the next one may boot."""
+        greeting = asyncio.create_task(channel.greet(folders.top, self._settings.qemu_boot_time))
+        ending = asyncio.create_task(procfs.wait_exit(process))
+        try:
+            await asyncio.wait((greeting, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            greeting.cancel()
+            ending.cancel()
+
+    def _boot_is_over(self, task: asyncio.Task[None]) -> None:
+        self._booting.discard(task)
+        self._boots.release()
+
+    async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
+        """Hand a script to the guest, or ask it what came of the custom data that it booted with.
+
+        Raises OperationFailed (InstanceStartFailed), with the guest's console, where the guest does
+        not answer.
+        """
+        folders = self._folders(ref)
+        try:
+            return await channel.run(folders.top, script, self._settings.qemu_answer_time)
+        except channel.GuestSilent as error:
+            state = "does not answer" if self._runs(folders) else "has stopped"
+            raise OperationFailed(
+                FailureCode.START,
+                f"the guest {state}, {script.name} cannot run in it; its console ends with: "
+                f"{await self.console(ref) or 'nothing'}",
+                ref.instance_id,
+            ) from error
+
+    def _runs(self, folders: Folders) -> bool:
+        process = folders.process()
+        return process is not None and procfs.is_alive(process)
+
+    async def _status(self, folders: Folders) -> str:
+        """Return QEMU's word for the state of the guest's processors, or "" where it is silent."""
+        try:
+            answer = await qmp.execute(folders.top, "query-status")
+        except OSError:
+            return ""
+        return str(answer["status"])
+
+    async def observe(self, ref: InstanceRef) -> Observation:
+        """Look at the process, at what QEMU says, at the link, and at the data disks."""
+        folders = self._folders(ref)
+        running = self._runs(folders) and await self._status(folders) not in _HALTED
+        return Observation(running=running, disk=folders.current(), data_disks=_found(folders))
+
+    async def wait_stopped(self, ref: InstanceRef) -> None:
+        """Wait for QEMU to end, or the guest to be halted; keeps its console's log small."""
+        folders = self._folders(ref)
+        process = folders.process()
+        while process is not None and not await _ends_within(process, _LOOK_INTERVAL):
+            if await self._status(folders) in _HALTED:
+                return
+            _cap(folders, self._settings.qemu_console_bytes)
+        if process is not None:
+            procfs.reap(process)
+
+    async def console(self, ref: InstanceRef) -> str:
+        """Return the last of what the guest wrote to its serial port."""
+        logs = self._folders(ref).boot_logs()
+        return _UNPRINTABLE.sub("", tail(logs[-1])) if logs else ""
+
+    async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
+        """Drop the other OS disks with their seeds."""
+        folders = self._folders(ref)
+        if folders.disks.is_dir():
+            for disk in list(folders.disks.iterdir()):
+                if disk.name not in keep:
+                    await asyncio.to_thread(drop, disk)
+
+    async def delete(self, ref: InstanceRef) -> None:
+        """Drop the instance's folder, and free its port."""
+        folders = self._folders(ref)
+        port = folders.port()
+        await asyncio.to_thread(partial(drop, folders.top))
+        if port is not None:
+            self._ports.give_back(port)
+
+
+async def _ends_within(process: Process, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await procfs.wait_exit(process)
+    except TimeoutError:
+        return not procfs.is_alive(process)
+    return True
+
+
+def _data_disk(folders: Folders, lun: int) -> Path:
+    return folders.top / "data" / f"{lun}.raw"
+
+
+def _data_disks(folders: Folders) -> list[tuple[int, Path]]:
+    return sorted((int(file.stem), file) for file in (folders.top / "data").glob("*.raw"))
+
+
+def _found(folders: Folders) -> dict[int, DataDisk]:
+    return {lun: disks.find_data_disk(file) for lun, file in _data_disks(folders)}
+
+
+def _cap(folders: Folders, limit: int) -> None:
+    """Begin a boot's log anew when a guest, such as one that reboots for ever, has filled it."""
+    logs = folders.boot_logs()
+    if logs and logs[-1].stat().st_size > limit:
+        os.truncate(logs[-1], 0)

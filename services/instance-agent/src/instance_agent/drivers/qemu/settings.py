@@ -1,0 +1,38 @@
+"""What the qemu driver reads beside the agent's own settings, as `ROLLCALL_QEMU_…` variables."""
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field
+from rollcall_kit.settings import Settings
+
+MIB = 1024**2
+
+
+class QemuSettings(Settings):
+    """Durations are seconds, sizes are bytes, but for the memory in MiB, as QEMU has it."""
+
+    qemu_binary: str = "qemu-system-x86_64"
+    qemu_machine: str = "pc"  # microvm and others hang or lack a clock without KVM
+    qemu_accel: Literal["auto", "kvm", "tcg"] = (
+        "auto"  # auto: KVM where a guest runs faster with it
+    )
+    qemu_memory: Annotated[int, Field(ge=32)] = 1024  # MiB
+    qemu_cpus: Annotated[int, Field(ge=1)] = 1
+    qemu_guest_port: Annotated[int, Field(ge=1, le=65535)] = 80  # where the application listens
+    qemu_os_disk_bytes: Annotated[int, Field(ge=0)] = 0  # 0: as large as the image's
+    qemu_data_disk_bytes: Annotated[int, Field(ge=MIB)] = 10 * 1024 * MIB  # of new ones, sparse
+    qemu_free_bytes: Annotated[int, Field(ge=0)] = (
+        512 * MIB
+    )  # must be free before an instance stops
+    # More boots at once than cores make all of them slower, beyond what each one gains.
+    qemu_boots_at_once: Annotated[int, Field(ge=1)] = Field(
+        default_factory=lambda: os.cpu_count() or 1
+    )
+    qemu_boot_time: Annotated[float, Field(gt=0)] = 30  # a boot that says nothing counts so long
+    qemu_answer_time: Annotated[float, Field(gt=0)] = (
+        300  # from the start to the guest's first word
+    )
+    qemu_console_bytes: Annotated[int, Field(ge=4096)] = (
+        16 * MIB
+    )  # of one boot; then it begins anew
