@@ -135,6 +135,7 @@ def test_a_rollback_leaves_out_what_is_protected() -> None:
     told.tell(e.UpgradeRollbackRequested(scale_set=SET))
     told.run()
     assert told.versions_now() == {"0": "1.0", "1": "1.1", "2": "1.0"}
+    assert told.last(e.UpgradeStarted).instance_ids == ("0", "2")
 
 
 # --- scale-in -------------------------------------------------------------------------------------

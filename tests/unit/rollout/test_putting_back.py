@@ -1,12 +1,14 @@
 """When a previous OS disk comes back, and when it goes: restore, breach, commit."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode, Power, RollingPolicy
-from rollcall_rollout import MemberState
+from rollcall_rollout import InstancePhase, MemberState
+from rollcall_rollout.restoring import restorable
 from rollcall_rollout.state import UpgradeStatus
 from rollcall_testing.fleets import (
     SET,
@@ -15,6 +17,7 @@ from rollcall_testing.fleets import (
     broken,
     credentials_failure,
     fleet,
+    healthy,
     image,
     powered,
 )
@@ -164,6 +167,29 @@ def test_an_instance_that_failed_without_touching_its_disk_is_put_back_all_the_s
     world.run()
     assert set(states(world).values()) == {"restored"}
     assert world.down() == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "back"),
+    [
+        ({}, True),
+        ({"phase": InstancePhase.FAILED}, True),
+        ({"uncommitted": False}, False),  # no previous disk is there
+        ({"phase": InstancePhase.UPGRADING}, False),  # its agent is at work
+        ({"phase": InstancePhase.RESTORING}, False),
+        ({"phase": InstancePhase.DELETING}, False),
+    ],
+)
+def test_which_failed_instances_can_be_put_back(fields: dict[str, Any], back: bool) -> None:
+    world = World(fleet=fleet(2, versions=BOTH))
+    world.until("batch.started")
+    upgrade = world.fleet.upgrade
+    assert upgrade is not None
+    failed = replace(upgrade.members["0"], state=MemberState.FAILED, error=broken("0"))
+    instance = healthy("0", **{"uncommitted": True, **fields})
+    of = replace(world.fleet, instances={"0": instance})
+    of = replace(of, upgrade=replace(upgrade, members={"0": failed}))
+    assert [i.id for i in restorable(of)] == (["0"] if back else [])
 
 
 # --- the previous OS disk goes --------------------------------------------------------------------

@@ -148,6 +148,7 @@ def test_one_that_boots_from_its_previous_disk_is_still_in_flight() -> None:
     told.sick = lambda id, version: version == "1.1" and id == "0"
     finish(told, "1")
     own = [answer for answer in told.waiting if getattr(answer, "instance_id", "") == "0"]
+    others = [answer for answer in told.waiting if answer not in own]
     told.waiting = []
     told.tell(*own)
     told.answer()
@@ -156,6 +157,11 @@ def test_one_that_boots_from_its_previous_disk_is_still_in_flight() -> None:
     assert told.upgrade.members["0"].state is MemberState.RESTORED
     assert not told.fleet.instances["0"].is_healthy
     assert told.batches() == ["0 1", "2"]  # no third beside it while it boots
+    told.waiting = others
+    finish(told, "2")
+    assert [done.batch for done in told.all(e.BatchCompleted)] == [
+        2
+    ]  # it waits for none but its own
 
 
 # --- groups ---------------------------------------------------------------------------------------
