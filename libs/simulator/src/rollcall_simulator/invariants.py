@@ -476,9 +476,8 @@ def groups_follow_one_another(ledger: Ledger, event: e.Event, now: datetime) -> 
     for id, part in upgrade.parts.items():
         instance = ledger.instances.get(id)
         free = instance is not None and not instance.is_busy and not instance.protected
-        if part.state == PENDING and part.phase < phase and free:
-            if upgrade.deferred and not part.approved:
-                continue
+        # A deferred one may be approved while a hook is asked about those of a later phase.
+        if part.state == PENDING and part.phase < phase and free and not upgrade.deferred:
             return f"Instance {id} of phase {part.phase:.0f} waits."
     return None
 
