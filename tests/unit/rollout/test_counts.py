@@ -4,10 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from rollcall_contracts import events as e
 from rollcall_contracts.model import Health, Power, RollingPolicy
 from rollcall_rollout import InstancePhase
 from rollcall_rollout.gates import newcomers, unhealthy_share
-from rollcall_testing.fleets import START, fleet, healthy
+from rollcall_testing.fleets import START, World, fleet, healthy, powered
 
 PHASE = InstancePhase
 
@@ -60,3 +61,18 @@ def test_a_newcomer_boots_for_the_first_time_and_not_for_ever(
     of = fleet(1, instances={"0": healthy("0", **fields)})
     found = newcomers(of, RollingPolicy(), START + timedelta(seconds=later))
     assert found == ({"0": START + timedelta(seconds=300)} if boots else {})
+
+
+@pytest.mark.parametrize(
+    ("power", "health"), [(Power.STOPPED, Health.UNHEALTHY), (Power.RUNNING, Health.HEALTHY)]
+)
+def test_m30_without_a_probe_the_power_state_is_the_health(power: Power, health: Health) -> None:
+    other = Power.RUNNING if power is Power.STOPPED else Power.STOPPED
+    instances = {"0": healthy("0", power=other, health=Health.UNKNOWN)}
+    told = World(fleet=fleet(1, instances=instances, probe=None))
+    told.tell()
+    (decided,) = told.tell(powered("0", power))
+    assert isinstance(decided, e.InstanceHealthy | e.InstanceUnhealthy)
+    assert decided.reason == f"no probe; power state is {power}, extensions succeeded"
+    assert told.fleet.instances["0"].health is health
+    assert told.tell() == []

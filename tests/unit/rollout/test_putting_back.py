@@ -303,6 +303,20 @@ def test_a_late_success_makes_the_instance_true_and_its_part_in_the_upgrade_no_b
     assert world.upgrade.status is UpgradeStatus.FAULTED
 
 
+def test_a_late_success_counts_as_failed_in_an_upgrade_that_goes_on() -> None:
+    world = World(fleet=fleet(versions=BOTH, disable_automatic_rollback=True, policy=TOLERANT))
+    world.until("batch.started")
+    late = [answer for answer in world.waiting if getattr(answer, "instance_id", "") == "0"]
+    world.waiting = [answer for answer in world.waiting if answer not in late]
+    world.answer()
+    world.later(2400)
+    world.tell(*late)
+    world.run()
+    assert world.versions_now()["0"] == "1.1"
+    assert world.upgrade.members["0"].state is MemberState.FAILED
+    assert world.last(e.UpgradeCompleted).reason == "no instance remains; 9 of 10 succeeded"
+
+
 def test_a_success_of_a_given_up_attempt_does_not_undo_its_restore() -> None:
     world = World(fleet=fleet(versions=BOTH))
     world.until("batch.started")
