@@ -22,7 +22,7 @@ from rollcall_simulator.faults import Chaos, Fault
 from rollcall_simulator.store import Store
 
 TICK = 0.1  # seconds between looks for what is due
-IDLE = 10.0  # seconds between looks that find nothing to decide: the others' sets come first
+IDLE = 15.0  # seconds between looks that find nothing to decide: the others' sets come first
 
 REPORTS = (e.InstanceReport, e.ImageFetched, e.ImageFetchFailed, e.MetricQueried)
 
@@ -205,7 +205,7 @@ class Control:
         if moved or not deliveries:  # by time: also what changed without an event
             images, holds = store.images_of(folded.spec.image), store.holds_of(folded.spec.image)
             folded = folded.amended(images=images, holds=holds, hosts=hosts, room=room)
-        else:
+        elif hosts != folded.hosts or room != folded.room:
             folded = folded.amended(hosts=hosts, room=room)
         settled, decided = rules.settle(folded, now)
         wake_at = rules.next_wake(settled, now)

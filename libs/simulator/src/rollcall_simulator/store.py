@@ -29,6 +29,7 @@ class Store:
     instances: dict[str, Instance] = field(default_factory=dict)
     upgrade: Upgrade | None = None  # without its members
     members: dict[str, Member] = field(default_factory=dict)
+    _saved: Upgrade | None = None  # what `upgrade` was made from
     buried: bool = False  # deleted, and all of its instances are
     ended: list[Upgrade] = field(default_factory=list)
     images: dict[str, Image] = field(default_factory=dict)  # of all lines; no two share a version
@@ -79,8 +80,8 @@ class Store:
             return None if same else f"The upgrade is {self.upgrade}, not {upgrade}."
         if self.members != upgrade.members:
             return _difference("Member", self.members, upgrade.members)
-        if self.upgrade != (without := replace(upgrade, members={})):
-            return f"The upgrade is {self.upgrade}, not {without}."
+        if upgrade is not self._saved and self.upgrade != replace(upgrade, members={}):
+            return f"The upgrade is {self.upgrade}, not {upgrade}."
         return None
 
     def save(self, before: Fleet | None, after: Fleet) -> None:
@@ -113,7 +114,7 @@ class Store:
             return
         if upgrade is running:
             return
-        self.upgrade = replace(upgrade, members={})
+        self.upgrade, self._saved = replace(upgrade, members={}), upgrade
         moved = after.unsaved.members if after.unsaved is not None else None
         if running is None or running.id != upgrade.id:
             self.members, moved = {}, None
