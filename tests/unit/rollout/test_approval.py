@@ -364,3 +364,15 @@ def test_an_outage_while_the_hook_waits_stops_the_approved_batch() -> None:
     answer(told, {"*": APPROVE})
     assert told.batches() == []
     assert told.upgrade.status is UpgradeStatus.FAULTED
+
+
+def test_a_hook_is_closed_in_time_also_while_a_person_has_paused_the_upgrade() -> None:
+    told = world(10, lifecycle_hooks=(BEFORE_BATCH,))
+    told.until("lifecycle_hook.started")
+    told.tell(e.UpgradePauseRequested(scale_set=SET))
+    ends = asked(told).wait_until
+    told.now = ends - timedelta(seconds=30)
+    told.tell()
+    assert next_wake(told.fleet, told.now) == ends
+    told.later(30)
+    assert told.last(e.LifecycleHookCompleted).action is REJECT

@@ -129,6 +129,27 @@ def vars_of(of: Fleet) -> dict[str, Any]:
     return {name: getattr(of, name) for name in Fleet.__dataclass_fields__ if name[0] != "_"}
 
 
+@pytest.mark.parametrize(
+    ("versions", "target"),
+    [(("1.9", "1.10"), "1.10"), (("1.10", "1.9"), "1.10"), (("1.1", "2.0-excluded"), "1.1")],
+)
+def test_a_start_by_hand_goes_to_the_highest_number_that_is_not_excluded(
+    versions: tuple[str, ...], target: str
+) -> None:
+    images = [seen(version, 50, exclude_from_latest="excluded" in version) for version in versions]
+    told = World(fleet=aged(*images, automatic_os_upgrade=False))
+    told.tell(e.UpgradeStartRequested(scale_set=SET))
+    assert started(told) == [target]
+
+
+def test_versions_of_another_line_are_none_of_this_set() -> None:
+    told = World(fleet=fleet(3))
+    before = told.fleet
+    other = image("2.0", sku="beta")
+    told.tell(e.ImagePublished(image=other), e.ImageWithdrawn(image=image("1.0", sku="beta")))
+    assert told.fleet is before
+
+
 # --- holds across sets ----------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Power, RollingPolicy
+from rollcall_contracts.model import Failure, FailureCode, Health, Power, RollingPolicy
 from rollcall_rollout import InstancePhase, MemberState
 from rollcall_rollout.restoring import restorable
 from rollcall_rollout.state import UpgradeStatus
@@ -358,3 +358,11 @@ def test_a_version_that_faulted_is_announced_to_other_sets_once() -> None:
     world.run()
     (held,) = world.all(e.ImageHeld)
     assert (held.image, held.by_set, held.quarantine) == (image("1.1"), SET, False)
+
+
+def test_nothing_is_known_of_the_health_of_one_that_is_worked_on() -> None:
+    world = World(fleet=fleet(versions=BOTH))
+    world.until("batch.started")
+    assert world.fleet.instances["0"].phase is InstancePhase.UPGRADING
+    assert world.fleet.instances["0"].health is Health.UNKNOWN
+    assert world.fleet.instances["2"].health is Health.HEALTHY

@@ -112,6 +112,7 @@ def test_nothing_is_rolled_back_twice() -> None:
     told.tell(BACK)
     told.run()
     assert {instance.previous_version for instance in told.fleet.instances.values()} == {None}
+    assert told.fleet.last_version is None
     held = refused(told)
     assert held.error.message == ("the last upgrade changed no instance: there is nothing to undo")
     assert set(told.versions_now().values()) == {"1.0"}
