@@ -68,7 +68,7 @@ async def test_explain_a_running_upgrade(fleet: Any) -> None:
     )
     await fleet.append(started(fleet.set, id))
     await fleet.append(
-        InstanceHealthy(scale_set=fleet.set, instance_id="0", attempt=1),
+        InstanceHealthy(scale_set=fleet.set, instance_id="0", attempt=1, reason="HTTP 200"),
         BatchHeld(scale_set=fleet.set, upgrade_id=id, code="Paused", reason="A person paused."),
     )
     shown = await fleet.get(f"{fleet.set}/explain")

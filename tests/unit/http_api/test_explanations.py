@@ -227,6 +227,12 @@ def test_details_of_a_held_version() -> None:
     [
         ({}, {"state": "succeeded", "reason": "2 of 10"}, {}, "2 of 10"),
         ({}, {"state": "skipped", "reason": "SkipUpgrade, says"}, {}, "SkipUpgrade, says"),
+        (
+            {},
+            {"state": "restored", "reason": "10 s >= 10 s", "error": {"message": "no answer"}},
+            {},
+            "no answer (10 s >= 10 s)",
+        ),
         ({}, {}, {}, "waits for its batch"),
         ({}, {}, {"deferred": True}, "approveRollingUpgrade"),
         ({}, {"approved": True}, {"deferred": True}, "waits for its batch"),

@@ -195,6 +195,9 @@ def _instances_json(scene: Scene) -> list[dict[str, Any]]:
 
 def _part(upgrade: UpgradeRow | None, instance: InstanceRow, result: ResultRow) -> str:
     """Return why an instance of the upgrade was chosen, was left out, or waits."""
+    if result.error is not None:  # what was said of it, and the numbers compared
+        said = str(result.error.get("message"))
+        return said if result.reason in ("", said) else f"{said} ({result.reason})"
     if result.state != "pending" or upgrade is None:
         return result.reason
     if not upgrade.is_running:
