@@ -62,7 +62,7 @@ def record_of(timeline: Timeline) -> Record:
     images = [LogEntry(time=START, event=e.ImagePublished(image=image("1.0")))]
     images += [x for x in entries if isinstance(x.event, e.ImagePublished | e.ImageHeld)]
     in_set = [x for x in entries if not isinstance(x.event, e.ImagePublished | e.ImageHeld)]
-    return read_record(in_set, images, ended.id)
+    return read_record(in_set, images, ended.id, timeline.at)
 
 
 def again(timeline: Timeline, **changes: Any) -> Replay:
@@ -303,10 +303,10 @@ def test_what_the_log_does_not_tell_is_said() -> None:
     entries = [LogEntry(time=entry.at, event=entry.event) for entry in timeline.log]
     (ended,) = timeline.ended
     with pytest.raises(RecordError, match="no upgrade nobody"):
-        read_record(entries, [], "nobody")
+        read_record(entries, [], "nobody", timeline.at)
     with pytest.raises(RecordError, match="begin with the model"):
-        read_record([x for x in entries if x.time >= PUBLISHED], [], ended.id)
+        read_record([x for x in entries if x.time >= PUBLISHED], [], ended.id, timeline.at)
     cut = [x for x in entries if not isinstance(x.event, e.UpgradeCompleted)]
     model = LogEntry(time=START, event=e.ScaleSetChanged(scale_set=SET, spec=timeline.fleet.spec))
     with pytest.raises(RecordError, match="rollcall plan"):
-        read_record([model, *cut], [], ended.id)
+        read_record([model, *cut], [], ended.id, timeline.at)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode
+from rollcall_contracts.model import Failure, FailureCode, RollingPolicy
 
 from rollcall_simulator.engine import Behaviour
 
 PROVISIONING, HEALTHY = 60.0, 10.0  # seconds, where nothing was measured
+FETCH = 5.0  # seconds for a host to fetch and verify the image: not measured
 DELETION = 10.0  # seconds, at most: nothing new has to boot
 ENOUGH = 10  # samples from which one in ten at each end is left out
 
@@ -63,10 +64,17 @@ class Pace:
         return Behaviour(work=work, failure=error)
 
 
-def pace(provisioning: Sequence[float], healthy: Sequence[float]) -> Pace:
-    """Return the pace in what was measured, in seconds."""
+def pace(
+    provisioning: Sequence[float], healthy: Sequence[float], policy: RollingPolicy | None = None
+) -> Pace:
+    """Return the pace in what was measured, in seconds.
+
+    What is assumed instead is well within the time limits of the policy.
+    """
+    limits = policy or RollingPolicy()
     return Pace(
-        provisioning=_estimate(provisioning, PROVISIONING), healthy=_estimate(healthy, HEALTHY)
+        provisioning=_estimate(provisioning, min(PROVISIONING, limits.provisioning_timeout / 2)),
+        healthy=_estimate(healthy, min(HEALTHY, limits.health_timeout / 2)),
     )
 
 

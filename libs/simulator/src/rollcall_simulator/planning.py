@@ -18,7 +18,7 @@ from rollcall_rollout.waits import Wait, WaitCode
 
 from rollcall_simulator.course import Batch, Course, read_courses
 from rollcall_simulator.engine import Answers, Behaviour, Timeline, run
-from rollcall_simulator.pace import Pace, upgraded_instance
+from rollcall_simulator.pace import FETCH, Pace, upgraded_instance
 from rollcall_simulator.risks import Risk, risks
 from rollcall_simulator.snapshot import Snapshot
 
@@ -179,7 +179,7 @@ class _Trial:
         start = e.UpgradeStartRequested(scale_set=self.fleet.spec.scale_set)
         return run(
             self.fleet,
-            Answers(instance=behave),
+            Answers(instance=behave, fetch=lambda host: FETCH),
             start=self.at,
             until=HORIZON,
             quiet=HORIZON,

@@ -114,7 +114,7 @@ class Record:
     fleet: Fleet  # just before it started
     started: e.UpgradeStarted
     at: datetime  # its start
-    until: datetime  # the last that the log tells before the next upgrade
+    until: datetime  # the start of the next upgrade, or when the log was read
     course: Course
     answers: Mapping[tuple[Kind, str], Answer]  # by request and instance; surges by the replaced
     fetches: Mapping[str, float | Failure]  # by host
@@ -124,12 +124,15 @@ class Record:
     happenings: Sequence[tuple[datetime, e.Event]]
 
 
-def read_record(entries: Iterable[LogEntry], images: Iterable[LogEntry], upgrade_id: str) -> Record:
+def read_record(
+    entries: Iterable[LogEntry], images: Iterable[LogEntry], upgrade_id: str, now: datetime
+) -> Record:
     """Return an upgrade from its set's log, from the beginning, and the log of the images.
 
+    Both tell of all that was until `now`.
     Raises RecordError when the upgrade is not in it, or has not ended.
     """
-    before, during = _split(entries, upgrade_id)
+    before, during, until = _split(entries, upgrade_id)
     if not during:
         raise RecordError(f"the event log has no upgrade {upgrade_id}")
     first = during[0]
@@ -151,7 +154,7 @@ def read_record(entries: Iterable[LogEntry], images: Iterable[LogEntry], upgrade
         fleet=fleet,
         started=started,
         at=first.time,
-        until=during[-1].time,
+        until=until or now,
         course=course,
         answers=listener.answers,
         fetches=listener.fetches,
@@ -162,21 +165,23 @@ def read_record(entries: Iterable[LogEntry], images: Iterable[LogEntry], upgrade
     )
 
 
-def _split(entries: Iterable[LogEntry], upgrade_id: str) -> tuple[list[LogEntry], list[LogEntry]]:
-    """Return what was before an upgrade's start, and what was until the next one started."""
+def _split(
+    entries: Iterable[LogEntry], upgrade_id: str
+) -> tuple[list[LogEntry], list[LogEntry], datetime | None]:
+    """Return what was before an upgrade's start, what came then, and when the next one started."""
     before: list[LogEntry] = []
     during: list[LogEntry] = []
     for entry in entries:
         started = isinstance(entry.event, e.UpgradeStarted)
         if during:
             if started:
-                break
+                return before, during, entry.time
             during.append(entry)
         elif isinstance(entry.event, e.UpgradeStarted) and entry.event.upgrade_id == upgrade_id:
             during.append(entry)
         else:
             before.append(entry)
-    return before, during
+    return before, during, None
 
 
 # --- the fleet before -----------------------------------------------------------------------------

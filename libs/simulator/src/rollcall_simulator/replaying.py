@@ -20,11 +20,10 @@ from rollcall_rollout.waits import WaitCode
 
 from rollcall_simulator.course import Course, read_courses
 from rollcall_simulator.engine import Answers, Behaviour, Timeline, run
-from rollcall_simulator.pace import Pace, pace, upgraded_instance
+from rollcall_simulator.pace import FETCH, Pace, pace, upgraded_instance
 from rollcall_simulator.recording import Answer, HookAnswer, Record
 
 HORIZON = timedelta(days=400)  # what does not end by then does not end
-FETCH = 5.0  # seconds, for a host of which none was recorded
 GATES = (WaitCode.UNHEALTHY, WaitCode.OUTSIDE_WINDOWS)  # what may keep it from starting
 
 
@@ -64,12 +63,12 @@ def replay(
     if windows is not None:
         changes["maintenance_windows"] = windows
     fleet = replace(record.fleet, spec=record.fleet.spec.model_copy(update=changes))
-    cast = _Cast(record)
+    cast = _Cast(record, policy)
     course, hold = _course(record, cast.run(fleet)), None
     if course is None:
         hold = _hold(record, fleet, cast)
         if hold is None:  # the log and the rules saw things in another order: it did start
-            cast = _Cast(record)
+            cast = _Cast(record, policy)
             begun = _begun(record, fleet, policy)
             course = _course(record, cast.run(begun), begun)
     unreached = sorted(cast.unreached, key=int)
@@ -110,9 +109,9 @@ def _begun(record: Record, fleet: Fleet, policy: RollingPolicy) -> Fleet:
 class _Cast:
     """Everybody around the rules, who does again what is on record."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, policy: RollingPolicy) -> None:
         self._record = record
-        self._pace = _pace(record)
+        self._pace = _pace(record, policy)
         self._hooks: Counter[str] = Counter()
         self.unreached: set[str] = set()
 
@@ -189,7 +188,7 @@ def _said(hooks: Sequence[HookAnswer]) -> dict[str, HookAction]:
     return {target: action for hook in hooks for target, action in hook.actions.items()}
 
 
-def _pace(record: Record) -> Pace:
+def _pace(record: Record, policy: RollingPolicy) -> Pace:
     """Return how long those instances took that came so far."""
     upgrades = [
         answer
@@ -200,6 +199,7 @@ def _pace(record: Record) -> Pace:
     return pace(
         [answer.work for answer in upgrades if answer.work is not None],
         [answer.boot for answer in upgrades if answer.boot is not None],
+        policy,
     )
 
 
@@ -214,7 +214,7 @@ def _notes(
     if unreached:
         notes.append(
             f"{len(unreached)} instances were not reached in the record ({', '.join(unreached)}): "
-            "they are assumed to take the median of the others, and to succeed."
+            "they are assumed to be as fast as the others, and to succeed."
         )
     before = record.started.policy
     silent = sum(answer.healthy is None and answer.failure is None for answer in _upgrades(record))
@@ -229,8 +229,8 @@ def _notes(
     end = course.end if course is not None else None
     if end is not None and end > record.until:
         notes.append(
-            f"The log of that time ends at {record.until:%Y-%m-%d %H:%M:%S}Z: after it, instances "
-            "are assumed to stay as they were."
+            f"What was after {record.until:%Y-%m-%d %H:%M:%S}Z is not part of the record: "
+            "instances are assumed to stay as they were."
         )
     return notes
 
