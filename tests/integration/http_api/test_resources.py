@@ -239,3 +239,32 @@ async def test_extensions_and_sizes_are_listed(api: Any) -> None:
     await api.error("GET", f"{api.set}/extensions/no", 404)
     (size,) = (await api.get(f"{api.set}/skus"))["value"]
     assert size["sku"]["name"] == "Standard_D1"
+
+
+@pytest.mark.parametrize("odd", ["text", 5, [], [1], True])
+async def test_odd_shapes_are_kept_or_refused_and_never_a_fault_of_ours(api: Any, odd: Any) -> None:
+    part = {"name": "one", "properties": odd}
+    extension = {"extensionProfile": {"extensions": [{"name": "Ext", "properties": odd}]}}
+    await api.ask("PUT", api.set, api.scale_set_body(1, **extension))
+    for method, path, body in (
+        ("PUT", VNET, {"properties": odd}),
+        ("PUT", VNET, {"properties": {"subnets": odd}, "location": odd, "tags": odd}),
+        ("PUT", VNET, {"properties": {"subnets": [part, odd]}, "tags": odd}),
+        ("GET", f"{VNET}/subnets", None),
+        ("GET", f"{VNET}/subnets/one", None),
+        ("PUT", f"{VNET}/subnets/one", {"properties": odd}),
+        ("PATCH", VNET, {"properties": odd}),
+        ("GET", VNET, None),
+        ("PUT", api.balancer, {"properties": {"backendAddressPools": [part, odd]}}),
+        ("GET", f"{api.balancer}/backendAddressPools", None),
+        ("GET", f"{api.balancer}/backendAddressPools/one", None),
+        ("GET", f"{api.set}/extensions", None),
+        ("PUT", f"{SUB}/resourceGroups/g", {"location": odd, "tags": odd}),
+        ("GET", f"{SUB}/resources", None),
+        ("GET", "/subscriptions", None),
+        ("POST", f"{api.set}/delete", {"instanceIds": odd}),
+        ("POST", "/rollcall/accounts", {"name": odd, "roles": odd}),
+        ("POST", "/rollcall/accounts", {"name": "x", "roles": [{"role": odd, "scope": odd}]}),
+    ):
+        answer = await api.ask(method, path, body)
+        assert answer.status_code < 500, (method, path, answer.text)

@@ -33,6 +33,10 @@ from http_api.domain.instance_filter import parse_filter
         ),
         ({"mode": "Manual"}, {"mode": "Manual"}),
         ("text", "text"),
+        (
+            {"automaticOSUpgrade": True, "automaticOSUpgradePolicy": "text"},
+            {"automaticOSUpgrade": True, "automaticOSUpgradePolicy": "text"},
+        ),
     ],
 )
 def test_old_names_become_the_present_ones(policy: Any, expected: Any) -> None:

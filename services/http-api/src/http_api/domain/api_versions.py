@@ -26,7 +26,10 @@ def from_older(body: Mapping[str, Any], version: str) -> dict[str, Any]:
         return result
     moved = dict(policy)
     automatic_key = _key(policy, "automaticOSUpgradePolicy")
-    automatic = dict(policy.get(automatic_key) or {})
+    given = policy.get(automatic_key) or {}
+    if not isinstance(given, Mapping):
+        return result  # whoever reads the policy says what is wrong with it
+    automatic = dict(given)
     for path, name in _RENAMED:
         found = _take(moved, path)
         if found is not None:

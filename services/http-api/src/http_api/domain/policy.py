@@ -83,10 +83,11 @@ def upgrade_policy_json(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     New versions of az can only `--set` below a key that the answer shows.
     """
     policy = dict(stored or {})
+    modes = {mode.lower(): mode for mode in MODES}
     return {
-        "mode": "Manual",
         "maintenanceWindows": [],
         **policy,
+        "mode": modes[str(policy.get("mode") or MODES[0]).lower()],
         "rollingUpgradePolicy": with_defaults(
             policy.get("rollingUpgradePolicy") or {}, fields_of(RollingPolicy)
         ),

@@ -10,6 +10,7 @@ from rollcall_contracts.events import Event
 from rollcall_kit.outbox import Connection
 
 from http_api import progress, resources, store
+from http_api.domain.documents import Reader
 from http_api.domain.merging import READ_ONLY, merge_patch, without
 from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.catalog import KEPT_TYPES
@@ -68,10 +69,20 @@ async def existing_resource(pool: Pool, place: KeptPlace) -> Stored:
 Kept = Annotated[Stored, Depends(existing_resource)]
 
 
+def _kept_model(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a body. Raises ModelError."""
+    reader = Reader(body)
+    if not isinstance(body.get("properties") or {}, Mapping):
+        reader.fault("properties", "properties must be an object")
+    reader.finish()
+    kept: dict[str, Any] = redacted(without(body, READ_ONLY))
+    return kept
+
+
 @router.put(KEPT)
 async def put(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) -> Response:
     """Keep a resource as it is given."""
-    model = redacted(without(body, READ_ONLY))
+    model = _kept_model(body)
 
     async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
         await store.lock_models(connection)
@@ -100,7 +111,7 @@ async def patch(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) 
         if old is None:
             raise not_found(place.type, place.name, place.group)
         need(when, old.etag)
-        stored = replace(old, model=merge_patch(old.model, redacted(without(body, READ_ONLY))))
+        stored = replace(old, model=merge_patch(old.model, _kept_model(body)))
         await resources.save_resource(connection, place, stored, server.context.now())
         return stored, []
 

@@ -183,7 +183,7 @@ def extensions_json(stored: StoredScaleSet) -> list[dict[str, Any]]:
             **item,
             "id": f"{stored.id}/extensions/{item['name']}",
             "type": f"{SCALE_SETS}/extensions",
-            "properties": {**(item.get("properties") or {}), "provisioningState": "Succeeded"},
+            "properties": _provisioned(item.get("properties")),
         }
         for item in found or []
     ]
@@ -218,8 +218,15 @@ def _child_json(parent: Stored, type: str, kind: str, item: Any) -> Any:
         "id": f"{parent.id}/{kind}/{item['name']}",
         "type": f"{type}/{kind}",
         "etag": parent.etag,
-        "properties": {**(item.get("properties") or {}), "provisioningState": "Succeeded"},
+        "properties": _provisioned(item.get("properties")),
     }
+
+
+def _provisioned(properties: Any) -> Any:
+    """Return properties as those of something that is there; what is no object stays as it came."""
+    if properties is not None and not isinstance(properties, Mapping):
+        return properties
+    return {**(properties or {}), "provisioningState": "Succeeded"}
 
 
 def group_json(stored: Stored) -> dict[str, Any]:
