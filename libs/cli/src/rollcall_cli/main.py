@@ -7,6 +7,9 @@ import typer
 
 from rollcall_cli import feed
 from rollcall_cli.demo import demo
+from rollcall_cli.explain import explain
+from rollcall_cli.plan import plan
+from rollcall_cli.replay import replay
 from rollcall_cli.simulate import simulate_with
 from rollcall_cli.up import up
 
@@ -20,6 +23,9 @@ app = typer.Typer(
 app.command("up")(up)
 app.command("demo")(demo)
 app.command("simulate")(simulate_with())
+app.command("explain")(explain)
+app.command("plan")(plan)
+app.command("replay")(replay)
 app.add_typer(feed.app, name="feed")
 
 
