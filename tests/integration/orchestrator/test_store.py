@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-import asyncpg
 from hypothesis import HealthCheck, given, settings
 from orchestrator import store
 from orchestrator.store import Cache
 from rollcall_kit.database import open_pool
+from rollcall_kit.outbox import Connection
 from rollcall_rollout import Fleet, next_wake, settle
 from rollcall_testing.arbitrary import fleets
 from rollcall_testing.fleets import SET, START
@@ -35,7 +35,7 @@ async def _save_twice(database_url: str, fleet: Fleet) -> tuple[Fleet, Fleet | N
     return settled, loaded
 
 
-async def _save(connection: asyncpg.Connection, before: Fleet | None, after: Fleet) -> None:
+async def _save(connection: Connection, before: Fleet | None, after: Fleet) -> None:
     await store.save(
         connection, before, after, [], cache=Cache(), wake_at=next_wake(after, START), now=START
     )
