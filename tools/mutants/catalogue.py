@@ -1,0 +1,31 @@
+"""The faults to plant: `faults/<module>.toml` has those of one module of `libs/rollout`.
+
+A fault is a sentence that says what is wrong, and the text whose change makes it so. The old text
+is in its file exactly once; the runner says so when that is no longer true, so that a mutant cannot
+rot silently.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+FAULTS = Path(__file__).with_name("faults")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One fault in one file of `libs/rollout`."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+
+
+def mutants() -> tuple[Mutant, ...]:
+    """Return all mutants, in the order of their files."""
+    return tuple(
+        Mutant(file=f"{file.stem}.py", **fault)
+        for file in sorted(FAULTS.glob("*.toml"))
+        for fault in tomllib.loads(file.read_text())["fault"]
+    )
