@@ -151,6 +151,7 @@ async def rig(
         monkeypatch.setenv(name, value)
     rig = Rig(KINDS[request.param], tmp_path)
     yield rig
+    await rig.driver.stop(REF)  # a test that calls the driver itself leaves no journal
     await rig.close()
     assert await stop_all(rig.settings) == 0
 

@@ -23,7 +23,6 @@ from instance_agent.drivers.qemu.accelerator import accelerator, trial
 from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
-from instance_agent.stop_instances import stop_all
 from rollcall_contracts.events import (
     Event,
     InstanceCreated,
@@ -130,9 +129,10 @@ async def rig(tmp_path: Path, test_os: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"ROLLCALL_QEMU_{name}", value)
     rig = Rig(tmp_path, test_os)
     yield rig
+    rig.driver._options = dataclasses.replace(rig.driver._options, stop_grace=0.5)
+    await rig.driver.stop(rig.ref())
     await rig.host.power.close()
     rig.host.journal.close()
-    assert await stop_all(rig.settings.model_copy(update={"stop_grace": 0.5})) == 0
 
 
 async def status(event: Event, path: str = "/status") -> dict[str, Any]:
@@ -157,9 +157,11 @@ async def test_an_upgrade_keeps_the_data_and_runs_scripts_again_and_a_restore_do
 ) -> None:
     extension = Extension(name="e", settings={"commandToExecute": "echo e >>/data/extensions"})
     created = await rig.ask(Operation.CREATE, 1, "v1", extensions=(extension,))
-    assert await status(created) == {"version": "v1", "boots": 1, "custom_data": "0"}
+    facts = {"version": "v1", "boots": 1, "history": "v1", "custom_data": "0"}
+    assert await status(created) == facts
     upgraded = await rig.ask(Operation.UPGRADE, 2, "v2", extensions=(extension,))
-    assert await status(upgraded) == {"version": "v2", "boots": 2, "custom_data": "0"}
+    facts = {"version": "v2", "boots": 2, "history": "v1 v2", "custom_data": "0"}
+    assert await status(upgraded) == facts
     assert isinstance(upgraded, InstanceUpgraded)
     assert isinstance(created, InstanceCreated)
     assert (upgraded.address, upgraded.port) == (created.address, created.port)

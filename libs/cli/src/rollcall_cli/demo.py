@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +64,7 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="rollcall-demo-"))
     folder.chmod(0o755)  # the database server may run as another user, below this folder
     try:
-        outcome = asyncio.run(_until_interrupted(console, folder, agents))
+        outcome = asyncio.run(until_interrupted(_run(console, folder, agents)))
     except (DemoError, EmbeddedError) as error:
         print(f"rollcall: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
@@ -80,9 +80,9 @@ def demo(
         raise typer.Exit(1)
 
 
-async def _until_interrupted(console: Console, folder: Path, agents: int) -> Outcome | None:
-    """Run the demo; SIGINT or SIGTERM ends it, with everything stopped, and gives None."""
-    work = asyncio.create_task(_run(console, folder, agents))
+async def until_interrupted(demo: Coroutine[Any, Any, Outcome]) -> Outcome | None:
+    """Run a demo; SIGINT or SIGTERM ends it, with everything stopped, and gives None."""
+    work = asyncio.create_task(demo)
     interrupted = asyncio.Event()
 
     def interrupt() -> None:
@@ -130,18 +130,18 @@ async def _play(
     view.say(f"[bold]2.[/] A scale set of {CAPACITY} instances follows the image's latest version")
     await fleet.create(CAPACITY, health_timeout=HEALTH_TIMEOUT)
     view.start()
-    await _watch(view, fleet, "the new set", lambda f: f.is_healthy_at("1.0.0", CAPACITY))
+    await watch(view, fleet, "the new set", lambda f: f.is_healthy_at("1.0.0", CAPACITY))
     marks = _mark_data_disks(folder)
 
     view.say("[bold]3.[/] Version 2.0.0 is published: it rolls out by itself, 20 % at a time")
     await asyncio.to_thread(feed.publish, "2.0.0")
-    good = await _watch(view, fleet, "1.0.0 → 2.0.0", lambda f: f.has_ended("2.0.0") is not None)
+    good = await watch(view, fleet, "1.0.0 → 2.0.0", lambda f: f.has_ended("2.0.0") is not None)
     outcome.check("version 2.0.0 reached every instance", good.is_healthy_at("2.0.0", CAPACITY))
     outcome.check("its upgrade is Completed", good.has_ended("2.0.0") == "Completed")
 
     view.say("[bold]4.[/] Version 3.0.0 is published, whose application never becomes healthy")
     await asyncio.to_thread(feed.publish, "3.0.0", healthy=False)
-    bad = await _watch(view, fleet, "2.0.0 → 3.0.0", lambda f: f.has_ended("3.0.0") is not None)
+    bad = await watch(view, fleet, "2.0.0 → 3.0.0", lambda f: f.has_ended("3.0.0") is not None)
     outcome.check("the upgrade to 3.0.0 is Faulted", bad.has_ended("3.0.0") == "Faulted")
     progress = bad.upgrade["progress"] if bad.upgrade else {}
     outcome.check(
@@ -149,7 +149,7 @@ async def _play(
         (progress.get("failedInstanceCount"), progress.get("pendingInstanceCount"))
         == (ALLOWED, CAPACITY - ALLOWED),
     )
-    await _watch(view, fleet, "restored", lambda f: f.is_healthy_at("2.0.0", CAPACITY))
+    await watch(view, fleet, "restored", lambda f: f.is_healthy_at("2.0.0", CAPACITY))
     outcome.check("the previous OS disks are back, and every instance is healthy on 2.0.0", True)
 
     most = most_down(await fleet.events())
@@ -167,11 +167,15 @@ async def _play(
     outcome.check("the history tells both upgrades", sorted(codes) == ["Completed", "Faulted"])
 
 
-async def _watch(
-    view: DemoView, fleet: DemoFleet, title: str, reached: Callable[[FleetView], bool]
+async def watch(
+    view: DemoView,
+    fleet: DemoFleet,
+    title: str,
+    reached: Callable[[FleetView], bool],
+    patience: float = PATIENCE,
 ) -> FleetView:
     """Show the fleet until it is as wanted. Raises DemoError when that takes too long."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         now = await fleet.view()
         view.show(now, title)
@@ -179,7 +183,7 @@ async def _watch(
             return now
         if time.monotonic() > deadline:
             view.stop()
-            raise DemoError(f"{title}: not reached within {PATIENCE:g} s; the last state was {now}")
+            raise DemoError(f"{title}: not reached within {patience:g} s; the last state was {now}")
         await asyncio.sleep(POLL)
 
 

@@ -35,9 +35,7 @@ class Feed:
 
     def publish(self, version: str, *, healthy: bool = True) -> None:
         """Build an image, add it to the feed, and sign the feed."""
-        if not self._key:
-            self._key = make_signing_key(self._gnupghome, "Rollcall demo")
-            init_feed(self.folder)
+        self.begin()
         file = build_image(
             self._built / f"web-{version}.tar.gz",
             version,
@@ -47,6 +45,12 @@ class Feed:
         )
         self.add(version, file)
         self.sign()
+
+    def begin(self) -> None:
+        """Make the feed's key and its folder, unless they are there."""
+        if not self._key:
+            self._key = make_signing_key(self._gnupghome, "Rollcall demo")
+            init_feed(self.folder)
 
     def add(self, version: str, file: Path) -> None:
         """Add an image file, which readers do not see until the feed is signed."""

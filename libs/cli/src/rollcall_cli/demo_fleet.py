@@ -1,5 +1,6 @@
 """What the demo does through the API, and what it reads from it."""
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +64,15 @@ class DemoFleet:
         await self.http.aclose()
 
     async def create(
-        self, capacity: int, *, health_timeout: str, policy: Mapping[str, Any] | None = None
+        self,
+        capacity: int,
+        *,
+        health_timeout: str,
+        policy: Mapping[str, Any] | None = None,
+        custom_data: str = "",
     ) -> None:
         """Put a load balancer with its probe, and a set that upgrades by itself."""
+        encoded = base64.b64encode(custom_data.encode()).decode()
         probe = {
             "name": "health",
             "properties": {
@@ -93,7 +100,10 @@ class DemoFleet:
                 },
                 "virtualMachineProfile": {
                     "storageProfile": {"imageReference": {**self.image, "version": "latest"}},
-                    "osProfile": {"computerNamePrefix": "web"},
+                    "osProfile": {
+                        "computerNamePrefix": "web",
+                        **({"customData": encoded} if encoded else {}),
+                    },
                     "networkProfile": {"healthProbe": {"id": f"{BALANCER}/probes/health"}},
                 },
             },

@@ -7,6 +7,7 @@ import typer
 
 from rollcall_cli import feed
 from rollcall_cli.demo import demo
+from rollcall_cli.demo_vm import demo_vm
 from rollcall_cli.explain import explain
 from rollcall_cli.plan import plan
 from rollcall_cli.replay import replay
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("up")(up)
 app.command("demo")(demo)
+app.command("demo-vm")(demo_vm)
 app.command("simulate")(simulate_with())
 app.command("explain")(explain)
 app.command("plan")(plan)

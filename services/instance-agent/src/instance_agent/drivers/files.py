@@ -141,11 +141,11 @@ def bring(own: Path, files: dict[str, Path]) -> None:
         (own / name).chmod(0o700)
 
 
-def tail(path: Path) -> str:
-    """Return the last of a text file."""
+def tail(path: Path, size: int = _TAIL) -> str:
+    """Return the last of a text file: that many bytes at most."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return file.read().decode(errors="replace").strip()
     except FileNotFoundError:
         return ""

@@ -39,6 +39,7 @@ from instance_agent.failures import OperationFailed
 log = structlog.get_logger()
 
 MARK = "ROLLCALL_QEMU_INSTANCE"  # in QEMU's environment: the folder of its instance
+_CONSOLE_TAIL = 4096  # bytes: a kernel's panic, and what came before it
 _OUTPUT = "qemu.log"  # what QEMU itself said at the last start
 _READY_TIME = 20.0  # seconds until QEMU answers; it takes a twentieth of one
 _ASK_AGAIN = 1.0  # seconds between two presses of the power button
@@ -373,7 +374,7 @@ class QemuDriver:
     async def console(self, ref: InstanceRef) -> str:
         """Return the last of what the guest wrote to its serial port."""
         logs = self._folders(ref).boot_logs()
-        return _UNPRINTABLE.sub("", tail(logs[-1])) if logs else ""
+        return _UNPRINTABLE.sub("", tail(logs[-1], _CONSOLE_TAIL)) if logs else ""
 
     async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
         """Drop the other OS disks with their seeds."""
