@@ -91,10 +91,10 @@ class Api:
         """Return the JSON of a GET. Raises NotFoundError, or ClientError for all else."""
         try:
             answer = self._http.get(path, params={"api-version": API_VERSION, **(params or {})})
-        except httpx.TransportError as error:
-            raise ClientError(self._unreachable(error)) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ClientError(f"{self.url} is no address of an API: {error}") from error
+        except httpx.TransportError as error:
+            raise ClientError(self._unreachable(error)) from error
         if answer.is_success:
             try:
                 return answer.json()
