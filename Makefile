@@ -9,11 +9,13 @@ MANIFESTS := pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml services/*/
 SOURCES = $(wildcard libs/*/src services/*/src tests examples benchmarks tools)
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 ARGS ?=
+# Where the test operating system is kept; tests look there too.
+VM_CACHE = $(or $(ROLLCALL_VM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/vm)
 SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
 MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
 
-.PHONY: help install check format test test-clients integration e2e demo up bench simulate golden compose-up compose-down clean
+.PHONY: help install check format test test-clients integration e2e demo demo-vm up bench simulate mutants golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +52,10 @@ test-clients: install ## real Azure SDKs, installed from PyPI, against the whole
 demo: install ## two upgrades of ten instances on this machine, one good and one bad
 	@$(BIN)/rollcall demo $(ARGS)
 
+demo-vm: install ## three upgrades of five virtual machines of QEMU: one good, two bad
+	@tests/vm/build-test-os $(VM_CACHE)
+	@$(BIN)/rollcall demo-vm --images $(VM_CACHE) $(ARGS)
+
 up: install ## the whole stack on this machine, until Ctrl-C (ARGS="--config FILE")
 	@$(BIN)/rollcall up $(ARGS)
 
@@ -58,6 +64,9 @@ bench: install ## measure: overhead of a rollout, rate of the control plane
 
 simulate: install ## rollouts in virtual time with every promise checked, on all cores (SEEDS=20000)
 	@$(BIN)/rollcall simulate --seeds $(SEEDS) $(ARGS)
+
+mutants: install ## faults planted in a copy of the rules: a test must catch each (ARGS="window")
+	$(BIN)/python -m tools.mutants $(ARGS)
 
 golden: install ## write event schemas and stories of rollouts anew, after an intended change
 	$(BIN)/python tools/golden.py docs/events tests/unit/rollout/stories
