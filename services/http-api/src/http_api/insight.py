@@ -95,11 +95,15 @@ async def span(connection: Connection, stream: str, upgrade_id: str, started_at:
 
 
 async def durations(connection: Connection, scale_set: str) -> Durations:
-    """Return how long the instances of the last upgrades took."""
+    """Return how long the instances of the last upgrades took.
+
+    An upgrade ends when that is decided, and its last reports enter the log a moment later.
+    """
     rows = await connection.fetch(
-        "SELECT e.type, e.time, e.body FROM (SELECT started_at, ended_at FROM upgrade_status_view "
-        "WHERE scale_set = $1 ORDER BY started_at DESC LIMIT $3) u JOIN event_view e "
-        "ON e.time >= u.started_at AND e.time <= coalesce(u.ended_at, 'infinity') "
+        "SELECT DISTINCT e.sequence, e.type, e.time, e.body FROM (SELECT started_at, ended_at "
+        "FROM upgrade_status_view WHERE scale_set = $1 ORDER BY started_at DESC LIMIT $3) u "
+        "JOIN event_view e ON e.time >= u.started_at "
+        "AND e.time <= coalesce(u.ended_at + interval '1 min', 'infinity') "
         "WHERE e.stream = $2 AND e.type = ANY($4::text[]) ORDER BY e.sequence",
         scale_set,
         scale_set.lower(),
