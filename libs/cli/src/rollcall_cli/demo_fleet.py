@@ -127,10 +127,11 @@ class DemoFleet:
 
     async def view(self) -> FleetView:
         """Return the set as it is now."""
-        answer = await self.http.get(f"{self.id}/virtualMachines")
-        answer.raise_for_status()
+        # The upgrade first: where it has ended, the instances are then seen as they were at its end.
         upgrades = await self.http.get(f"{self.id}/rollcall/upgrades", params={"$top": 1})
         upgrades.raise_for_status()
+        answer = await self.http.get(f"{self.id}/virtualMachines")
+        answer.raise_for_status()
         instances = [_instance(item) for item in answer.json()["value"]]
         return FleetView(
             instances=tuple(sorted(instances, key=lambda i: int(i.id))),
