@@ -127,7 +127,7 @@ class DemoFleet:
 
     async def view(self) -> FleetView:
         """Return the set as it is now."""
-        # The upgrade first: where it has ended, the instances are then seen as they were at its end.
+        # The upgrade first: where it has ended, the instances are seen as they were at its end.
         upgrades = await self.http.get(f"{self.id}/rollcall/upgrades", params={"$top": 1})
         upgrades.raise_for_status()
         answer = await self.http.get(f"{self.id}/virtualMachines")
