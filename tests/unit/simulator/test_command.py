@@ -83,7 +83,7 @@ BROKEN = [
 def test_broken_rules_are_found_and_the_printed_command_shows_them_again(
     rules: Rules, promise: Any
 ) -> None:
-    found = _run(["--start", "0", "--seeds", "40", "--jobs", "1", "--instances", "6"], rules)
+    found = _run(["--start", "0", "--seeds", "25", "--jobs", "1", "--instances", "5"], rules)
     assert found.exit_code == 1, found.output
     sentence = sentence_of(promise)
     assert f": {sentence}" in found.output

@@ -10,7 +10,7 @@ from rollcall_simulator.scenario import Mood, Options, draw
 from rollcall_simulator.simulation import simulate
 from rollcall_simulator.summary import Summary
 
-SMALL = Options(instances=6)  # so that hundreds take seconds
+SMALL = Options(instances=5)  # so that hundreds take seconds
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def _log(seed: int, options: Options | None = None) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("seed", [3, 8, 15, 17, 21])
+@pytest.mark.parametrize("seed", [3, 8, 17])
 def test_the_same_seed_is_the_same_rollout(seed: int) -> None:
     first = _log(seed)
     assert len(first) > 2
@@ -40,7 +40,7 @@ def test_the_same_seed_is_the_same_rollout(seed: int) -> None:
 
 
 def test_other_seeds_are_other_rollouts() -> None:
-    assert len({tuple(_log(seed)) for seed in range(12)}) == 12
+    assert len({tuple(_log(seed)) for seed in range(6)}) == 6
 
 
 def test_the_rules_keep_every_promise(summary: Summary) -> None:

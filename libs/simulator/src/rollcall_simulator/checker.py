@@ -11,7 +11,7 @@ from rollcall_rollout.census import Census
 
 from rollcall_simulator.control import Transaction
 from rollcall_simulator.invariants import Violation, check_decided, down_after, sentence_of
-from rollcall_simulator.ledger import Ledger
+from rollcall_simulator.ledger import GOOD, PENDING, SKIPPED, Ledger, Rollout
 from rollcall_simulator.site import Machine, Site
 
 
@@ -40,8 +40,9 @@ class Checker:
         self.site: Site | None = None  # set when the hosts are there
         self.peak = Peak()
         self.alone = 0  # batches of one healthy instance beyond the limit (M11)
+        self.alone_ours = 0  # of these, where what the upgrade itself has down is beyond it
         self._allowed = 1  # that may be down for the upgrade
-        self._strictly = 1  # without the one that may go alone
+        self._beyond = False  # the last batch was one of those
         self._steps = 0
         self._published = 0
 
@@ -77,8 +78,17 @@ class Checker:
             return
         down, allowed = down_after(self.ledger, upgrade, batch)
         healthy = [id for id in batch.instance_ids if self.ledger.instances[id].is_healthy]
-        self.alone += len(down) > allowed and bool(healthy) and not batch.replacements
-        self._strictly, self._allowed = allowed, max(allowed, len(down))
+        self._beyond = len(down) > allowed and bool(healthy) and not batch.replacements
+        self._allowed = max(allowed, len(down))
+        if self._beyond:
+            ours = {id for id in down if self._is_ours(upgrade, id)} | set(healthy)
+            self.alone += 1
+            self.alone_ours += len(ours) > allowed
+
+    def _is_ours(self, upgrade: Rollout, id: str) -> bool:
+        """Say whether the upgrade took an instance and has not brought it back to health."""
+        part = upgrade.parts.get(id)
+        return part is not None and part.state not in (PENDING, SKIPPED, GOOD)
 
     def published(self, number: int) -> None:
         """Check that entry `number` of the log may be published now."""
@@ -103,7 +113,8 @@ class Checker:
             if other is not machine
         )
         total = len(members)
-        self.peak = max(self.peak, Peak(down, self._strictly, total))
+        if not self._beyond:
+            self.peak = max(self.peak, Peak(down, self._allowed, total))
         if down > self._allowed:
             detail = f"{down} of {total} are down: {self._allowed} may be."
             raise Violation(sentence_of(self.about_to_stop), detail)

@@ -53,6 +53,7 @@ class Outcome:
     transactions: int
     peak: Peak
     alone: int
+    alone_ours: int
     versions: tuple[str, ...]  # of the instances at last
     took: float  # virtual seconds
     violation: tuple[str, str] | None = None  # the promise, and what broke it
@@ -370,6 +371,7 @@ class Simulation:
             transactions=self.control.transactions,
             peak=self.checker.peak,
             alone=self.checker.alone,
+            alone_ours=self.checker.alone_ours,
             versions=tuple(versions),
             took=self.agenda.seconds,
             violation=violation,

@@ -22,6 +22,7 @@ class Summary:
     struck: Counter[Fault] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
     alone: int = 0
+    alone_ours: int = 0
     peak: Peak = field(default_factory=Peak)
     broken: dict[str, list[Outcome]] = field(default_factory=dict)  # by promise
 
@@ -35,6 +36,7 @@ class Summary:
         self.struck.update(outcome.struck)
         self.endings.update(outcome.endings)
         self.alone += outcome.alone
+        self.alone_ours += outcome.alone_ours
         self.peak = max(self.peak, outcome.peak)
         if outcome.violation is not None:
             self.broken.setdefault(outcome.violation[0], []).append(outcome)
@@ -61,7 +63,8 @@ class Summary:
             "",
             f"Down at once because of an upgrade, at most: {peak.down} of {peak.total}{share}, "
             f"where {peak.allowed} were allowed.",
-            f"Batches of one healthy instance beyond the limit, which M11 allows: {self.alone}.",
+            f"Batches of one healthy instance beyond the limit, which M11 allows: {self.alone}; in "
+            f"{self.alone_ours} of them the upgrade itself had the others down.",
         ]
 
 
