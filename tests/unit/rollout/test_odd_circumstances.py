@@ -1,5 +1,6 @@
 """What else happens to a fleet while it is upgraded: size, model, power, and repeated messages."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -226,3 +227,29 @@ def test_a_host_that_holds_the_image_does_not_fault_the_upgrade_by_a_late_report
         error=credentials_failure(),
     )
     assert evolve(world.fleet, [late], world.now) is world.fleet
+
+
+def test_an_instance_that_has_come_to_the_target_by_a_late_success_is_not_swapped_again() -> None:
+    before = fleet(3, versions=("1.0", "1.1"))
+    failed = replace(before.instances["1"], phase=InstancePhase.FAILED, attempt=2)
+    world = World(fleet=replace(before, instances={**before.instances, "1": failed}))
+    world.fleet = world.fleet.amended(images=(image("1.0"), image("1.1")))
+    world.tell(e.UpgradeStartRequested(scale_set=SET, override=True))
+    late = e.InstanceUpgraded(
+        scale_set=SET,
+        instance_id="1",
+        attempt=2,
+        version="1.1",
+        generation=1,
+        address="127.0.0.1",
+        port=20001,
+    )
+    world.tell(late)
+    world.versions["1"] = ["1.0", "1.1"]
+    world.run()
+    skipped = world.last(e.InstancesSkipped)
+    assert isinstance(skipped, e.InstancesSkipped)
+    assert (skipped.instance_ids, skipped.reason) == (("1",), "runs version 1.1 already")
+    assert ("1", 3) not in world.swaps
+    assert world.types("upgrade.") == ["upgrade.started", "upgrade.completed"]
+    assert world.fleet.barred_version is None

@@ -34,9 +34,9 @@ def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
         return fetches
     if silent := unfetched(fleet, upgrade):
         return fetch_overdue(fleet, upgrade, silent, now)
-    protected = _skip_protected(fleet, upgrade)
-    if protected:
-        return protected
+    left_out = _leave_out(fleet, upgrade)
+    if left_out:
+        return left_out
     next_batch = before_batch(fleet, upgrade, now)
     if isinstance(next_batch, Wait):
         return _wait(fleet, upgrade, next_batch)
@@ -182,23 +182,31 @@ def _wait(fleet: Fleet, upgrade: Upgrade, wait: Wait) -> list[e.Event]:
     ]
 
 
-def _skip_protected(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Leave out what was protected since the upgrade started."""
-    ids = [
-        id
-        for id in fleet.census.pending
-        if (instance := fleet.instances.get(id)) is not None
-        and instance.protect_from_scale_set_actions
+def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
+    """Leave out what was protected since the start, and what has come to the target meanwhile.
+
+    The latter by a late success of an operation before: it would only be swapped for the same.
+    """
+    pending = [fleet.instances[id] for id in fleet.census.pending if id in fleet.instances]
+    there = upgrade.image.version
+    protected = [i.id for i in pending if i.protect_from_scale_set_actions]
+    arrived = [
+        i.id
+        for i in pending
+        if i.version == there and not i.is_busy and not i.protect_from_scale_set_actions
     ]
-    if not ids:
-        return []
     return [
         e.InstancesSkipped(
             scale_set=fleet.spec.scale_set,
             upgrade_id=upgrade.id,
             instance_ids=tuple(sorted(ids, key=int)),
-            reason="protectFromScaleSetActions",
+            reason=why,
         )
+        for ids, why in (
+            (protected, "protectFromScaleSetActions"),
+            (arrived, f"runs version {there} already"),
+        )
+        if ids
     ]
 
 
