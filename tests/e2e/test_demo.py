@@ -59,7 +59,9 @@ async def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process(folder: Path) 
     process = await _start(folder)
     assert process.stdout is not None
     async with asyncio.timeout(90):
-        while b"3." not in (line := await process.stdout.readline()):
+        line = b""
+        while not line.lstrip().startswith(b"3."):
+            line = await process.stdout.readline()
             assert line, "the demo ended early"
     assert len(_running(folder)) > 18  # ten instances, and the stack
     process.send_signal(signal.SIGINT)
