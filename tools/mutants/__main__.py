@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "rollcall_rollout"
 SOURCE = ROOT / "libs/rollout/src" / PACKAGE
 TESTS = ROOT / "tests/unit/rollout"
-FIRST = "test_stories.py"  # whole rollouts catch most
+STORIES = "test_stories.py"  # whole rollouts catch most
 LAST = "test_safety.py"  # hundreds of examples take their time
 PATIENCE = 8  # times what the rules as they are take; a fault that makes tests endless is caught
 OPTIONS = ("-x", "-q", "-rN", "--tb=no", "--noconftest", "--assert=plain", "--hypothesis-seed=0")
@@ -98,7 +98,7 @@ def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rollcall-mutants-") as name:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = name
         phases = (Phase.explicit, Phase.generate)
-        settings.register_profile("mutants", phases=phases, database=None)
+        settings.register_profile("mutants", phases=phases, database=None, deadline=None)
         settings.load_profile("mutants")
         yield Path(name)
 
@@ -131,9 +131,13 @@ def _begin(mutant: Mutant | None, folder: Path) -> Trial:
     if mutant is not None:
         file = copy / mutant.file
         file.write_text(file.read_text().replace(mutant.old, mutant.new))
-    process = get_context("fork").Process(target=_run, args=(place,), daemon=True)
+    process = get_context("fork").Process(target=_run, args=(place, mutant), daemon=True)
     process.start()
     return Trial(mutant=mutant, place=place, process=process)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{TESTS.relative_to(ROOT)}/")
 
 
 class _Failures:
@@ -144,18 +148,18 @@ class _Failures:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.names.append(report.nodeid.rsplit("/", 1)[-1])
+            self.names.append(_short(report.nodeid))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.names.append(f"{report.nodeid.rsplit('/', 1)[-1]}: it cannot even be imported")
+            self.names.append(f"{_short(report.nodeid)}: it cannot even be imported")
 
 
 for _name in ("rollcall_contracts.events", "pytest_asyncio", "xdist", "hypothesis.strategies"):
     import_module(_name)  # before the forks
 
 
-def _run(place: Path) -> None:
+def _run(place: Path, mutant: Mutant | None) -> None:
     """Run the tests against the copy in this place, and leave the verdict there."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -164,10 +168,11 @@ def _run(place: Path) -> None:
     sys.path.insert(0, str(place))
     used = import_module(PACKAGE).__file__ or ""
     verdict = "" if used.startswith(str(place)) else f"the tests would use {used}"
-    files = sorted(TESTS.glob("test_*.py"), key=lambda f: (f.name != FIRST, f.name == LAST, f.name))
-    for some in (files[:1], files[1:]):
-        if not verdict:
-            verdict = _first_failure(some)
+    files = sorted(TESTS.glob("test_*.py"), key=lambda file: (file.name == LAST, file.name))
+    likely = [mutant.tests, STORIES] if mutant is not None else []
+    parts = [[TESTS / name] for name in likely]
+    for part in (*parts, [file for file in files if file.name not in likely]):
+        verdict = verdict or _first_failure(part)
     (place / "verdict").write_text(verdict)
 
 

@@ -17,6 +17,7 @@ class Mutant:
     """One fault in one file of `libs/rollout`."""
 
     file: str
+    tests: str  # the file of tests that most likely catches it: run first
     name: str
     old: str
     new: str
@@ -24,8 +25,9 @@ class Mutant:
 
 def mutants() -> tuple[Mutant, ...]:
     """Return all mutants, in the order of their files."""
-    return tuple(
-        Mutant(file=f"{file.stem}.py", **fault)
-        for file in sorted(FAULTS.glob("*.toml"))
-        for fault in tomllib.loads(file.read_text())["fault"]
-    )
+    found: list[Mutant] = []
+    for file in sorted(FAULTS.glob("*.toml")):
+        content = tomllib.loads(file.read_text())
+        shared = {"file": f"{file.stem}.py", "tests": content["tests"]}
+        found += [Mutant(**shared, **fault) for fault in content["fault"]]
+    return tuple(found)
