@@ -249,7 +249,7 @@ class Simulation:
             return True
         if any(instance.is_busy for instance in fleet.instances.values()):
             return False
-        if fleet.upgrade is not None and self._rules.settle(fleet, self.agenda.now)[1]:
+        if self._rules.settle(fleet, self.agenda.now)[1]:
             return False  # its time has come this moment
         wait = waiting(fleet, self.agenda.now)
         if wait.until is not None and wait.until <= self.agenda.now + timedelta(hours=5):
