@@ -66,7 +66,7 @@ class Killer:
         return wrapped
 
     def arm(self, host: Host) -> None:
-        for name in ("prepare", "stop", "swap", "start", "run", "observe", "discard", "delete"):
+        for name in ("prepare", "stop", "swap", "start", "run", "observe", "commit", "delete"):
             setattr(host.driver, name, self.around_async(getattr(host.driver, name)))
         for name in ("save", "remove"):
             setattr(host.journal, name, self.around(getattr(host.journal, name)))

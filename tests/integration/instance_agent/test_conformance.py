@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from instance_agent.app import build_host
 from instance_agent.domain.record import Disk, Operation, Order
-from instance_agent.driver import InstanceRef
+from instance_agent.driver import InstanceRef, NewDisk
 from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
@@ -26,7 +26,7 @@ from rollcall_contracts.events import (
     InstanceRestored,
     InstanceUpgraded,
 )
-from rollcall_contracts.model import Image, Power, Provisioning
+from rollcall_contracts.model import FailureCode, Image, Power, Provisioning
 from rollcall_kit.secrets import new_key
 from rollcall_testing import eventually, tiny_machine
 
@@ -151,7 +151,7 @@ async def rig(
         monkeypatch.setenv(name, value)
     rig = Rig(KINDS[request.param], tmp_path)
     yield rig
-    await rig.driver.stop(REF)  # a test that calls the driver itself leaves no journal
+    await rig.driver.stop(REF, 0.2)  # a test that calls the driver itself leaves no journal
     await rig.close()
     assert await stop_all(rig.settings) == 0
 
@@ -185,25 +185,26 @@ async def test_an_instance_lives_its_whole_life(rig: Rig) -> None:
 
 async def test_each_step_done_twice_is_done_once(rig: Rig, tmp_path: Path) -> None:
     image = await rig.host.images.fetch(rig.image("1.0.0"))
-    disk = Disk(name="1", version="1.0.0", generation=1)
+    disk = Disk(name="1", version="1.0.0", generation=1, digest="d")
+    more = NewDisk(disk=disk, image=image, data_disks=(0, 1))
     for _ in range(2):
-        await rig.driver.prepare(REF, disk, image, (0,), b"")
+        await rig.driver.prepare(REF, NewDisk(disk=disk, image=image))
     found = (await rig.driver.observe(REF)).data_disks
     for _ in range(2):
-        await rig.driver.stop(REF)
+        await rig.driver.stop(REF, 0.2)
         await rig.driver.swap(REF, None, "1")
     first, second = [await rig.driver.start(REF, disk) for _ in range(2)]
     assert first == second
     await rig.booted("1.0.0")
-    await rig.driver.prepare(REF, disk, image, (0, 1), b"")  # another data disk, while it runs
+    await rig.driver.prepare(REF, more)  # another data disk, while it runs
     seen = await rig.driver.observe(REF)
-    assert (seen.running, seen.disk, sorted(seen.data_disks)) == (True, "1", [0, 1])
+    assert (seen.running, seen.disk, sorted(seen.data_disks)) == (True, disk, [0, 1])
     assert seen.data_disks[0] == found[0]
     for _ in range(2):
-        await rig.driver.discard(REF, frozenset({"1"}))
+        await rig.driver.commit(REF, frozenset({"1"}))
     assert rig.disks() == ["1"]
     for _ in range(2):
-        await rig.driver.stop(REF)
+        await rig.driver.stop(REF, 0.2)
     async with asyncio.timeout(5):
         await rig.driver.wait_stopped(REF)
     assert not (await rig.driver.observe(REF)).running
@@ -216,13 +217,13 @@ async def test_a_swap_changes_nothing_where_another_disk_is_in_place(rig: Rig) -
     image = await rig.host.images.fetch(rig.image("1.0.0"))
     for name in ("1", "2", "3"):
         disk = Disk(name=name, version="1.0.0", generation=1)
-        await rig.driver.prepare(REF, disk, image, (0,), b"")
+        await rig.driver.prepare(REF, NewDisk(disk=disk, image=image))
     await rig.driver.swap(REF, None, "1")
     with pytest.raises(OperationFailed, match="1 is in place where 2 was expected"):
         await rig.driver.swap(REF, "2", "3")
     with pytest.raises(OperationFailed, match="4 does not exist"):
         await rig.driver.swap(REF, "1", "4")
-    assert (await rig.driver.observe(REF)).disk == "1"
+    assert (await rig.driver.observe(REF)).disk.name == "1"
 
 
 async def test_an_instance_outlives_the_agent_and_is_taken_over(rig: Rig) -> None:
@@ -249,7 +250,7 @@ async def test_an_instance_that_stopped_while_no_agent_looked_is_started(rig: Ri
 async def test_an_instance_that_ends_by_itself_is_told(rig: Rig) -> None:
     await rig.ask(Operation.CREATE, 1, "1.0.0")
     await rig.booted("1.0.0")
-    await rig.driver.stop(REF)
+    await rig.driver.stop(REF, 0.2)
     await eventually(lambda: isinstance(rig.reports[-1], InstancePowerChanged))
     (told,) = [r for r in rig.reports if isinstance(r, InstancePowerChanged)]
     assert told.power is Power.STOPPED
@@ -272,6 +273,7 @@ async def test_another_data_disk_after_the_swap_fails_the_upgrade_and_the_old_os
     rig.driver.swap = swap_and_lose_the_data_disk  # does what it must, and what it must not
     failed = await rig.ask(Operation.UPGRADE, 2, "2.0.0")
     assert isinstance(failed, InstanceFailed), failed
+    assert failed.error.code == FailureCode.DATA_DISK
     assert "data disk 0 was" in failed.error.message
     assert not (await rig.driver.observe(REF)).running  # it never ran on the wrong disk
     rig.driver.swap = swap
@@ -301,4 +303,5 @@ async def test_an_os_that_overwrites_its_data_disk_is_found_out(rig: Rig) -> Non
     rig.driver.start = start_and_format
     failed = await rig.ask(Operation.UPGRADE, 2, "2.0.0")
     assert isinstance(failed, InstanceFailed), failed
+    assert failed.error.code == FailureCode.DATA_DISK
     assert "it was overwritten" in failed.error.message

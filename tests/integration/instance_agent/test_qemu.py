@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +15,7 @@ import aiohttp
 import pytest
 from instance_agent.app import build_host
 from instance_agent.domain.record import Disk, Operation, Order
-from instance_agent.driver import InstanceRef, Script
+from instance_agent.driver import InstanceRef, NewDisk, Script
 from instance_agent.drivers import procfs
 from instance_agent.drivers.qemu import qmp
 from instance_agent.drivers.qemu.accelerator import accelerator, trial
@@ -129,8 +128,7 @@ async def rig(tmp_path: Path, test_os: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"ROLLCALL_QEMU_{name}", value)
     rig = Rig(tmp_path, test_os)
     yield rig
-    rig.driver._options = dataclasses.replace(rig.driver._options, stop_grace=0.5)
-    await rig.driver.stop(rig.ref())
+    await rig.driver.stop(rig.ref(), 0.5)
     await rig.host.power.close()
     rig.host.journal.close()
 
@@ -241,11 +239,10 @@ async def test_an_image_that_does_not_boot_fails_with_its_console(
 
 
 async def test_a_guest_that_hangs_is_stopped_all_the_same(rig: Rig) -> None:
-    rig.driver._options = dataclasses.replace(rig.driver._options, stop_grace=0.5)
     await rig.ask(Operation.CREATE, 1, "v4-unbootable", custom_data="")
     process = rig.driver._folders(rig.ref()).process()
     os.kill(process.pid, signal.SIGSTOP)  # it answers neither the power button nor QMP
-    await rig.driver.stop(rig.ref())
+    await rig.driver.stop(rig.ref(), 0.5)
     assert not procfs.is_alive(process)
     assert not (await rig.driver.observe(rig.ref())).running
 
@@ -264,13 +261,13 @@ async def test_a_halted_guest_does_not_count_as_running_and_start_lets_it_go_on(
 async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(rig: Rig) -> None:
     image = await rig.host.images.fetch(rig.image("v4-unbootable"))
     disk = Disk(name="1", version="4.0.0", generation=1)
-    await rig.driver.prepare(rig.ref(), disk, image, (0,), b"")
+    await rig.driver.prepare(rig.ref(), NewDisk(disk=disk, image=image))
     await rig.driver.swap(rig.ref(), None, disk.name)
     port = rig.driver._folders(rig.ref()).port()
     with socket.create_server(("127.0.0.1", port)):
         endpoint = await rig.driver.start(rig.ref(), disk)
         assert endpoint.port != port
-        await rig.driver.stop(rig.ref())
+        await rig.driver.stop(rig.ref(), 0.5)
     taken = pytest.raises(OperationFailed, match=f"port {endpoint.port} .* taken by another")
     with socket.create_server(("127.0.0.1", endpoint.port)), taken:
         await rig.driver.start(rig.ref(), disk)

@@ -49,6 +49,28 @@ class Power(StrEnum):
     STOPPED = "stopped"
 
 
+class PowerWish(StrEnum):
+    """What a person wants of an instance's power; the last two differ in name only."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DEALLOCATED = "deallocated"
+
+
+class PowerAction(StrEnum):
+    """What a person asks of an instance's power, in the words of Azure's operations.
+
+    On people's own hosts `DEALLOCATE` stops as `POWER_OFF` does, and `REDEPLOY` restarts as
+    `RESTART` does: the disks stay where they are.
+    """
+
+    START = "start"
+    RESTART = "restart"
+    REDEPLOY = "redeploy"
+    POWER_OFF = "powerOff"
+    DEALLOCATE = "deallocate"
+
+
 class StartedBy(StrEnum):
     """Who started an upgrade (Azure's UpgradeOperationInvoker)."""
 
@@ -116,7 +138,10 @@ class FailureCode(StrEnum):
     EXTENSION = "VMExtensionProvisioningError"
     CUSTOM_DATA = "CustomDataExecutionFailed"
     START = "InstanceStartFailed"
+    POWER = "PowerOperationFailed"
     DRIVER = "DriverOperationFailed"
+    DATA_DISK = "DataDiskChanged"
+    DISK_FULL = "HostDiskFull"
     HEALTH_TIMEOUT = "InstanceUnhealthy"
     PROVISIONING_TIMEOUT = "ProvisioningTimeout"
     METRIC_GATE = "MetricGateFailed"
@@ -315,6 +340,7 @@ class ScaleSetSpec(Model):
     revision: int = 0  # counts up with each write of the resource, also over its deletion
     location: str
     capacity: Annotated[int, Field(ge=0, le=100_000)]
+    leaving: tuple[str, ...] = ()  # instances that a person deleted, until they are gone
     zones: tuple[str, ...] = ()
     image: ImageReference
     automatic_os_upgrade: bool = False

@@ -1,7 +1,9 @@
 """What the agent is made of."""
 
 import fcntl
+import hashlib
 import os
+import shutil
 from functools import partial
 
 from rollcall_contracts.events import (
@@ -10,6 +12,7 @@ from rollcall_contracts.events import (
     InstancesCommitRequested,
     InstancesCreateRequested,
     InstancesDeleteRequested,
+    InstancesPowerRequested,
     InstancesRestoreRequested,
     InstancesUpgradeRequested,
     event_type,
@@ -19,18 +22,21 @@ from rollcall_kit.consume import TaskConsumer
 from rollcall_kit.service import Service
 
 from instance_agent import handlers
+from instance_agent.domain.cache import parse_limit
 from instance_agent.driver import Driver, Options, load_driver
-from instance_agent.host import Host
-from instance_agent.images import ImageCache
+from instance_agent.host import Host, open_disks
+from instance_agent.images import CacheOptions, ImageCache
 from instance_agent.journal import Journal
 from instance_agent.provisioning import Provisioner
 from instance_agent.settings import Settings
+from instance_agent.shelf import Shelf
 
 REQUESTS = (
     InstancesCreateRequested,
     InstancesUpgradeRequested,
     InstancesRestoreRequested,
     InstancesCommitRequested,
+    InstancesPowerRequested,
     InstancesDeleteRequested,
     ImageFetchRequested,
 )
@@ -73,16 +79,13 @@ def build_host(settings: Settings) -> Host:
     driver = build_driver(settings)
     scratch = settings.state_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
+    journal = open_journal(settings)
+    images = build_cache(settings, driver)
+    images.keep_all_uses(open_disks(journal))
     return Host(
         driver=driver,
-        journal=open_journal(settings),
-        images=ImageCache(
-            settings.state_dir / "cache",
-            driver.import_image,
-            max_bytes=settings.max_image_bytes,
-            timeout=settings.download_timeout,
-            keep=settings.cached_images,
-        ),
+        journal=journal,
+        images=images,
         provisioner=Provisioner(
             driver=driver,
             secrets_key=settings.secrets_key,
@@ -92,6 +95,25 @@ def build_host(settings: Settings) -> Host:
             scratch=scratch,
         ),
         concurrency=settings.concurrency,
+        stop_grace=settings.stop_grace,
+    )
+
+
+def build_cache(settings: Settings, driver: Driver) -> ImageCache:
+    """Return the image cache, which other agents of this host may share."""
+    folder = settings.image_cache_dir or settings.state_dir / "cache"
+    agent = hashlib.sha256(os.fsencode(settings.state_dir.resolve())).hexdigest()[:16]
+    shelf = Shelf(folder, driver=driver.name, agent=agent)
+    return ImageCache(
+        shelf,
+        driver.import_image,
+        CacheOptions(
+            max_image_bytes=settings.max_image_bytes,
+            limit=parse_limit(settings.image_cache_limit, shutil.disk_usage(folder).total),
+            patience=settings.download_timeout,
+            tries=settings.download_tries,
+            full_check=settings.image_cache_check == "full",
+        ),
     )
 
 
@@ -104,7 +126,6 @@ def build_driver(settings: Settings) -> Driver:
             host=settings.host,
             address=settings.instance_address,
             ports=settings.ports,
-            stop_grace=settings.stop_grace,
             start_settle=settings.start_settle,
             max_unpacked_bytes=settings.max_unpacked_bytes,
         ),

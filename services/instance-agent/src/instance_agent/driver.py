@@ -1,7 +1,8 @@
 """What a driver must be able to do: the only door to what an instance really is.
 
 The agent decides the order of steps and writes each one down; a driver does them. After kill -9 a
-step is done again, so each must be idempotent: what is already so is left so. See docs/drivers.md.
+step is done again with the same arguments, so each must be idempotent: what is already so is left
+so. A disk's name is the id of the operation that made it. See docs/drivers.md.
 """
 
 import hashlib
@@ -43,11 +44,48 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a kind of instance can do; the agent goes by it."""
+
+    # `start` returns the same endpoint for as long as the instance exists. The agent fails an
+    # operation after which it is another one.
+    keeps_address: bool = True
+    # The OS disk can only be swapped while the instance does not run. Without it the agent does not
+    # stop an instance for a swap; `start` then makes the instance run from the new disk.
+    needs_stop: bool = True
+    # The OS disk that was replaced is kept as it was until commit, and putting it back is one swap.
+    # Without it a restore is refused before anything is touched.
+    instant_restore: bool = True
+    # Scripts can run in the instance. Without it an operation that would have to run some fails
+    # before anything is touched.
+    custom_data: bool = True
+    extensions: bool = True
+    # `observe` may find an instance that this driver did not make. Asked to create it, the agent
+    # takes it over as it is, and reports the version that `observe` says.
+    adopts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDisk:
+    """What an OS disk is to be built from. Later versions may add fields."""
+
+    disk: Disk
+    image: Path  # the folder that `import_image` filled
+    data_disks: tuple[int, ...] = (0,)  # logical unit numbers; those that are missing are made
+    # For a driver whose instances run it as they boot; `run` is then asked for the script
+    # `CUSTOM_DATA` all the same, and tells what came of it.
+    custom_data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Facts about an instance, looked up and not remembered."""
 
     running: bool
-    disk: str | None  # the name of the OS disk in place
+    # The OS disk in place, as `prepare` was told of it, and read from where the driver wrote it
+    # down with the disk.
+    disk: Disk | None
+    disks: frozenset[str] = frozenset()  # names of all its OS disks that are complete
     data_disks: Mapping[int, DataDisk] = field(default_factory=dict)  # by logical unit number
 
 
@@ -78,7 +116,6 @@ class Options:
     host: str
     address: str
     ports: range
-    stop_grace: float  # seconds between asking an instance to stop and making it
     start_settle: float  # seconds that a start is watched
     max_unpacked_bytes: int
 
@@ -87,39 +124,29 @@ class Driver(Protocol):
     """A kind of instance. Raises OperationFailed (and OSError) for what does not work."""
 
     name: str
+    capabilities: Capabilities
 
     async def import_image(self, file: Path, folder: Path) -> None:
         """Make from a verified image file what OS disks are built from, in the empty `folder`."""
         ...
 
-    async def prepare(
-        self,
-        ref: InstanceRef,
-        disk: Disk,
-        image: Path,
-        data_disks: tuple[int, ...],
-        custom_data: bytes,
-    ) -> None:
-        """Build the OS disk, and missing data disks, beside what runs, and touch none of that.
-
-        `custom_data` is for a driver whose instances run it as they boot; `run` is then asked for
-        the script `CUSTOM_DATA` all the same, and tells what came of it.
-        """
+    async def prepare(self, ref: InstanceRef, new: NewDisk) -> None:
+        """Build the OS disk, and missing data disks, beside what runs, and touch none of that."""
         ...
 
-    async def stop(self, ref: InstanceRef) -> None:
-        """Stop the instance: asked first, made to after the grace period."""
+    async def stop(self, ref: InstanceRef, grace: float) -> None:
+        """Stop the instance: asked first, made to after `grace` seconds; with 0 at once."""
         ...
 
     async def swap(self, ref: InstanceRef, old: str | None, new: str) -> None:
-        """Put OS disk `new` in the place of `old`, at once or not at all.
+        """Put OS disk `new` in the place of `old`, at once or not at all; back, too.
 
         Fails when a third disk is in place: then somebody else is at work on the instance.
         """
         ...
 
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
-        """Start the instance from the OS disk in place, unless it runs."""
+        """Start the instance from the OS disk in place, unless it runs from it."""
         ...
 
     async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
@@ -127,7 +154,7 @@ class Driver(Protocol):
         ...
 
     async def observe(self, ref: InstanceRef) -> Observation:
-        """Look whether the instance runs, and from which OS disk."""
+        """Look whether the instance runs, from which OS disk, and what disks it has."""
         ...
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
@@ -138,8 +165,8 @@ class Driver(Protocol):
         """Return the last of what the instance wrote since its last start."""
         ...
 
-    async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
-        """Drop all of the instance's OS disks but these."""
+    async def commit(self, ref: InstanceRef, keep: frozenset[str]) -> None:
+        """Drop all of the instance's OS disks but these, half-built ones too."""
         ...
 
     async def delete(self, ref: InstanceRef) -> None:
@@ -148,7 +175,7 @@ class Driver(Protocol):
 
 
 class DriverNotFound(LookupError):
-    """No installed package offers the driver; the message names those that there are."""
+    """The driver is not installed, or cannot be used here; the message says what to do."""
 
 
 def load_driver(name: str, options: Options) -> Driver:
@@ -158,5 +185,11 @@ def load_driver(name: str, options: Options) -> Driver:
         raise DriverNotFound(
             f"ROLLCALL_DRIVER={name}: no such driver is installed; there are: {', '.join(known)}"
         )
-    driver: Driver = known[name].load()(options)
+    kind = known[name].load()
+    if not isinstance(getattr(kind, "capabilities", None), Capabilities):
+        raise DriverNotFound(
+            f"ROLLCALL_DRIVER={name}: {known[name].value} does not say what it can: give it "
+            "`capabilities = Capabilities(...)`"
+        )
+    driver: Driver = kind(options)
     return driver

@@ -14,9 +14,11 @@ from rollcall_contracts.events import (
     InstancesCommitRequested,
     InstancesCreateRequested,
     InstancesDeleteRequested,
+    InstancesPowerRequested,
     InstancesRestoreRequested,
     InstancesUpgradeRequested,
 )
+from rollcall_contracts.model import PowerAction
 from rollcall_kit.consume import Reject
 from rollcall_kit.service import Context
 
@@ -29,8 +31,15 @@ Request = (
     | InstancesUpgradeRequested
     | InstancesRestoreRequested
     | InstancesCommitRequested
+    | InstancesPowerRequested
     | InstancesDeleteRequested
 )
+
+POWER = {
+    PowerAction.START: Operation.START,
+    PowerAction.POWER_OFF: Operation.STOP,
+    PowerAction.RESTART: Operation.RESTART,
+}
 
 
 async def handle(event: Event, context: Context, *, host: Host) -> None:
@@ -43,6 +52,7 @@ async def handle(event: Event, context: Context, *, host: Host) -> None:
             | InstancesUpgradeRequested()
             | InstancesRestoreRequested()
             | InstancesCommitRequested()
+            | InstancesPowerRequested()
             | InstancesDeleteRequested()
         ):
             async with asyncio.TaskGroup() as group:
@@ -74,6 +84,10 @@ async def _carry_out(request: Request, order: InstanceOrder, context: Context, h
         case InstancesRestoreRequested():
             job = Job(order=_order(request, order, Operation.RESTORE))
             await host.carry_out(job, context.report)
+        case InstancesPowerRequested():
+            operation = POWER[request.action]
+            job = Job(order=_order(request, order, operation), drain=request.drain)
+            await host.carry_out(job, context.report)
         case InstancesDeleteRequested():
             job = Job(order=_order(request, order, Operation.DELETE), drain=request.drain)
             await host.carry_out(job, context.report)
@@ -82,15 +96,17 @@ async def _carry_out(request: Request, order: InstanceOrder, context: Context, h
 
 
 def _order(request: HostRequest, order: InstanceOrder, operation: Operation) -> Order:
-    version, generation = "", 0
+    version, digest, generation = "", "", 0
     if isinstance(request, InstancesCreateRequested | InstancesUpgradeRequested):
-        version, generation = request.image.version, request.provisioning.generation
+        version, digest = request.image.version, request.image.sha256
+        generation = request.provisioning.generation
     return Order(
         scale_set=request.scale_set,
         instance_id=order.instance_id,
         attempt=order.attempt,
         operation=operation,
         version=version,
+        digest=digest,
         generation=generation,
     )
 

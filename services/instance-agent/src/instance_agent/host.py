@@ -17,6 +17,7 @@ from instance_agent.domain.data_disks import changed
 from instance_agent.domain.drain import DrainEnd
 from instance_agent.domain.record import (
     Answered,
+    Decision,
     Disk,
     Operation,
     Order,
@@ -32,7 +33,7 @@ from instance_agent.domain.record import (
     remaining,
     succeed,
 )
-from instance_agent.driver import Driver, Endpoint, InstanceRef
+from instance_agent.driver import Driver, Endpoint, InstanceRef, NewDisk
 from instance_agent.failures import OperationFailed
 from instance_agent.images import ImageCache
 from instance_agent.journal import Journal
@@ -70,6 +71,17 @@ def ref_of(item: Order | Record) -> InstanceRef:
     return InstanceRef(scale_set=item.scale_set, instance_id=item.instance_id)
 
 
+def open_disks(journal: Journal) -> dict[str, frozenset[str]]:
+    """Return the OS disks of each instance, with the one that a cut-off operation works on."""
+    found = {}
+    for record in journal.all():
+        worked_on = None if record.step is Step.DONE else record.target
+        found[ref_of(record).key] = kept_disks(record) | (
+            {worked_on.name} if worked_on is not None else set()
+        )
+    return found
+
+
 class Host:
     """All that one agent does, apart from talking to the broker."""
 
@@ -81,12 +93,14 @@ class Host:
         images: ImageCache,
         provisioner: Provisioner,
         concurrency: int,
+        stop_grace: float,
     ) -> None:
         self.driver = driver
         self.journal = journal
         self.images = images
         self._provisioner = provisioner
         self._working = asyncio.Semaphore(concurrency)
+        self._stop_grace = stop_grace
         self._slots: defaultdict[str, Slot] = defaultdict(Slot)
         self.power = PowerWatch(driver, journal, self.turn)
 
@@ -141,7 +155,7 @@ class Host:
         if known is None and order.operation is Operation.DELETE:
             await report(_deleted(order))
             return
-        decision = begin(known, order)
+        decision = self._possible(begin(known, order, await self._found(known, order)))
         match decision:
             case Stale():
                 log.info("stale_order_ignored", attempt=order.attempt, known=decision.known)
@@ -155,6 +169,27 @@ class Host:
                 await self._operate(self.journal.save(decision), job, report)
             case _:
                 assert_never(decision)
+
+    async def _found(self, known: Record | None, order: Order) -> Disk | None:
+        """Return the OS disk of an instance to be taken over, if that is what is asked for."""
+        adopts = self.driver.capabilities.adopts and order.operation is Operation.CREATE
+        if not adopts or known is not None:
+            return None
+        return (await self.driver.observe(ref_of(order))).disk
+
+    def _possible(self, decision: Decision) -> Decision:
+        """Refuse a restore that the driver cannot do, before anything is touched."""
+        if (
+            isinstance(decision, Record)
+            and decision.operation is Operation.RESTORE
+            and decision.target != decision.disk
+            and not self.driver.capabilities.instant_restore
+        ):
+            why = f"the driver {self.driver.name} keeps no previous OS disk, so none can come back"
+            return Refused(
+                failure=Failure(code=FailureCode.DRIVER, message=why, target=decision.instance_id)
+            )
+        return decision
 
     async def _operate(self, record: Record, job: Job, report: Report) -> None:
         try:
@@ -173,6 +208,7 @@ class Host:
             operations.labels(record.operation, "succeeded").inc()
             if record.operation is Operation.DELETE:
                 self.journal.remove(record.scale_set, record.instance_id)
+                self.images.keep_uses(ref_of(record).key, frozenset())
                 await report(_deleted(job.order, record.note))
                 return
             record = self.journal.save(succeed(record))
@@ -202,9 +238,10 @@ class Host:
     async def _tidy(self, record: Record) -> None:
         """Drop the OS disks that nobody needs; what cannot go now goes the next time."""
         try:
-            await self.driver.discard(ref_of(record), kept_disks(record))
+            await self.driver.commit(ref_of(record), kept_disks(record))
+            self.images.keep_uses(ref_of(record).key, kept_disks(record))
         except (OSError, OperationFailed) as error:
-            log.warning("discard_failed", instance=record.instance_id, error=str(error))
+            log.warning("commit_failed", instance=record.instance_id, error=str(error))
 
     async def _steps(self, record: Record, job: Job, report: Report) -> Record:
         if record.step in (Step.STARTED, Step.CUSTOMIZED) and record.target is not None:
@@ -226,15 +263,12 @@ class Host:
             case Step.DRAINED:
                 return await self._drain(record, job)
             case Step.STOPPED:
-                self.power.forget(ref)
-                async with self._working:
-                    await self.driver.stop(ref)
-                return replace(record, data_disks=(await self.driver.observe(ref)).data_disks)
+                return await self._stopped(record)
             case Step.SWAPPED:
                 old = record.disk.name if record.disk else None
                 await self.driver.swap(ref, old, _target(record).name)
             case Step.STARTED:
-                await self._compare_data_disks(record)
+                await self._compare(record)
                 return await self._start(record, _target(record), report)
             case Step.CUSTOMIZED:
                 if job.provisioning is not None:
@@ -250,23 +284,63 @@ class Host:
     async def _prepare(self, ref: InstanceRef, disk: Disk, job: Job) -> None:
         if job.image is None or job.provisioning is None:
             raise ValueError(f"{job.order.operation} needs an image and what runs on it")
-        with self.images.hold(job.image):
-            custom_data = self._provisioner.custom_data(ref, job.provisioning)
-            image = await self.images.fetch(job.image)
-            await self.driver.prepare(ref, disk, image, job.provisioning.data_disks, custom_data)
+        self.images.use(job.image, ref.key, disk.name)
+        custom_data = self._provisioner.custom_data(ref, job.provisioning)
+        able = self.driver.capabilities
+        if custom_data and not able.custom_data:
+            raise self._cannot(FailureCode.CUSTOM_DATA, "custom data", ref)
+        if job.provisioning.extensions and not able.extensions:
+            raise self._cannot(FailureCode.EXTENSION, "extensions", ref)
+        new = NewDisk(
+            disk=disk,
+            image=await self.images.fetch(job.image),
+            data_disks=job.provisioning.data_disks,
+            custom_data=custom_data,
+        )
+        await self.driver.prepare(ref, new)
 
-    async def _compare_data_disks(self, record: Record) -> None:
-        """Fail when a data disk is not the one that the stopped instance had (M06).
+    def _cannot(self, code: FailureCode, what: str, ref: InstanceRef) -> OperationFailed:
+        return OperationFailed(
+            code,
+            f"the driver {self.driver.name} cannot run {what}: take them out of the model, or use "
+            "another driver",
+            ref.instance_id,
+        )
+
+    async def _stopped(self, record: Record) -> Record:
+        """Stop the instance, where that is needed, and remember the data disks that it has."""
+        ref, target = ref_of(record), record.target
+        if target is not None and target.name not in (await self.driver.observe(ref)).disks:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"OS disk {target.name} is gone; the instance was not stopped",
+                record.instance_id,
+            )
+        self.power.forget(ref)
+        stays = target is None or target == record.disk  # on its OS disk: then stopping is the aim
+        if stays or self.driver.capabilities.needs_stop:
+            async with self._working:
+                await self.driver.stop(ref, self._stop_grace)
+        return replace(record, data_disks=(await self.driver.observe(ref)).data_disks)
+
+    async def _compare(self, record: Record) -> None:
+        """Fail when a disk is not the one that it must be: a data disk, or the OS disk (M06).
 
         Asked before the new OS disk starts, and again when it is done: it may have overwritten one.
         """
-        if record.data_disks is None:  # stopped by an agent of a version before this one
-            return
-        now = (await self.driver.observe(ref_of(record))).data_disks
-        what = changed(record.data_disks, now)
-        if what:
+        seen = await self.driver.observe(ref_of(record))
+        if seen.disk != record.target:
             raise OperationFailed(
                 FailureCode.DRIVER,
+                f"{seen.disk or 'no OS disk'} is in place, and not {record.target}",
+                record.instance_id,
+            )
+        if record.data_disks is None:  # stopped by an agent of a version before this one
+            return
+        what = changed(record.data_disks, seen.data_disks)
+        if what:
+            raise OperationFailed(
+                FailureCode.DATA_DISK,
                 f"{what}; data disks must outlive a change of the OS disk, so the work on the "
                 "instance ends here",
                 record.instance_id,
@@ -302,6 +376,18 @@ class Host:
         async with self._working:
             endpoint = await self.driver.start(ref, disk)
         self.power.watch(ref, report)
+        before = Endpoint(address=record.address, port=record.port)
+        if (
+            record.operation is Operation.UPGRADE
+            and endpoint != before
+            and self.driver.capabilities.keeps_address
+        ):
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"it listened on {before.address}:{before.port}, and with the new OS disk on "
+                f"{endpoint.address}:{endpoint.port}: an instance keeps its address",
+                record.instance_id,
+            )
         return replace(record, address=endpoint.address, port=endpoint.port)
 
     async def _extend(self, record: Record, job: Job) -> Record:
@@ -314,7 +400,7 @@ class Host:
                 ref, _target(record), extension, number, datetime.now(UTC)
             )
             record = self.journal.save(replace(record, extensions_done=number + 1))
-        await self._compare_data_disks(record)
+        await self._compare(record)
         if not await self._runs(ref):
             raise OperationFailed(
                 FailureCode.START,

@@ -26,14 +26,14 @@ async def stop_all(settings: Settings) -> int:
         for record in journal.all()
     ]
     journal.close()
-    stopped = await asyncio.gather(*(_stop(driver, ref) for ref in refs))
+    stopped = await asyncio.gather(*(_stop(driver, ref, settings.stop_grace) for ref in refs))
     log.info("instances_stopped", count=sum(stopped))
     return len(stopped) - sum(stopped)
 
 
-async def _stop(driver: Driver, ref: InstanceRef) -> bool:
+async def _stop(driver: Driver, ref: InstanceRef, grace: float) -> bool:
     try:
-        await driver.stop(ref)
+        await driver.stop(ref, grace)
     except (OSError, OperationFailed) as error:
         log.error("stop_failed", instance=ref.instance_id, error=str(error))
         return False

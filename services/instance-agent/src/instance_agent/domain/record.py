@@ -15,6 +15,7 @@ from rollcall_contracts.events import (
     Event,
     InstanceCreated,
     InstanceFailed,
+    InstancePowered,
     InstanceRestored,
     InstanceUpgraded,
 )
@@ -30,6 +31,9 @@ class Operation(StrEnum):
     CREATE = "create"
     UPGRADE = "upgrade"
     RESTORE = "restore"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
     DELETE = "delete"
 
 
@@ -47,6 +51,9 @@ class Step(StrEnum):
     DONE = "done"  # the report is written down, and is given again when asked again
 
 
+# An instance that was there before is taken over as it is; nothing runs on it again.
+_ADOPTION = (Step.STARTED,)
+
 _NEW_DISK = (
     Step.PREPARED,
     Step.STOPPED,
@@ -62,17 +69,21 @@ PLANS: Mapping[Operation, tuple[Step, ...]] = {
     Operation.UPGRADE: (Step.PREPARED, Step.DRAINED, *_NEW_DISK[1:]),
     # Scripts ran on this disk already (M43).
     Operation.RESTORE: (Step.STOPPED, Step.SWAPPED, Step.STARTED),
+    Operation.START: (Step.STARTED,),
+    Operation.STOP: (Step.DRAINED, Step.STOPPED),
+    Operation.RESTART: (Step.DRAINED, Step.STOPPED, Step.STARTED),
     Operation.DELETE: (Step.DRAINED, Step.STOPPED),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """One OS disk of an instance; its name is unique within the instance."""
+    """One OS disk of an instance."""
 
-    name: str
+    name: str  # unique within the instance: the id of the operation that made it
     version: str  # of the image it was made from
     generation: int  # of the model whose scripts run on it
+    digest: str = ""  # SHA-256 of the image's file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +104,18 @@ class Record:
     target: Disk | None = None  # to be put in place by the running operation
     swaps: int = 0  # how often the OS disk in place changed; counted once per operation
     should_run: bool = False
+    adopted: bool = False  # it was not made by us, and nothing was done to it so far
     power: Power = Power.RUNNING  # as last told to the control plane
     address: str = ""
     port: int = 0
-    report: InstanceCreated | InstanceUpgraded | InstanceRestored | InstanceFailed | None = None
+    report: (
+        InstanceCreated
+        | InstanceUpgraded
+        | InstanceRestored
+        | InstancePowered
+        | InstanceFailed
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +127,7 @@ class Order:
     attempt: int
     operation: Operation
     version: str = ""  # of the image, where a new OS disk is asked for
+    digest: str = ""  # SHA-256 of its file
     generation: int = 0
 
 
@@ -135,9 +155,10 @@ class Refused:
 Decision = Record | Stale | Answered | Refused
 
 
-def begin(record: Record | None, order: Order) -> Decision:
+def begin(record: Record | None, order: Order, found: Disk | None = None) -> Decision:
     """Say what an order means for an instance: a record to work on, or why there is none.
 
+    `found` is the OS disk of an instance that nobody asked for yet, and that is to be taken over.
     Deleting what is not there is decided by the caller, who has no record to work on.
     """
     if record is None:
@@ -149,6 +170,8 @@ def begin(record: Record | None, order: Order) -> Decision:
             attempt=order.attempt,
             operation=order.operation,
         )
+        if found is not None:
+            return replace(record, disk=found, target=found, should_run=True, adopted=True)
         return replace(record, target=_new_disk(order))
     if order.attempt < record.attempt:
         return Stale(known=record.attempt)
@@ -167,6 +190,7 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
         data_disks=None,
         note="",
         extensions_done=0,
+        adopted=False,
         report=None,
     )
     match order.operation:
@@ -174,7 +198,12 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
             return replace(begun, target=_new_disk(order))
         case Operation.RESTORE:
             return _restore(record, begun)
-        case Operation.DELETE:
+        case Operation.START | Operation.RESTART:
+            if record.disk is None:
+                return Refused(failure=_no_disk(order))
+            return replace(begun, target=record.disk, should_run=True)
+        case Operation.STOP | Operation.DELETE:
+            # From now on nobody puts it back: neither after a reboot of the host, nor by itself.
             return replace(begun, target=None, should_run=False)
         case _:
             assert_never(order.operation)
@@ -198,7 +227,7 @@ def _restore(record: Record, begun: Record) -> Record | Refused:
 
 def remaining(record: Record) -> tuple[Step, ...]:
     """Return the steps still to do, in their order."""
-    plan = PLANS[record.operation]
+    plan = _ADOPTION if record.adopted else PLANS[record.operation]
     if record.step is Step.DONE:
         return ()
     return plan if record.step is Step.BEGUN else plan[plan.index(record.step) + 1 :]
@@ -214,6 +243,8 @@ def advance(record: Record, step: Step) -> Record:
             return _swapped(record)
         case Step.STARTED:
             return replace(record, power=Power.RUNNING)
+        case Step.STOPPED if record.operation is Operation.STOP:
+            return replace(record, power=Power.STOPPED)
         case _:
             return record
 
@@ -251,6 +282,8 @@ def succeed(record: Record) -> Record:
             cls = InstanceUpgraded
         case Operation.RESTORE:
             cls = InstanceRestored
+        case Operation.START | Operation.STOP | Operation.RESTART:
+            return replace(record, step=Step.DONE, report=_powered(record))
         case Operation.DELETE:
             raise ValueError(f"{record.instance_id}: a deleted instance has no record")
         case _:
@@ -266,6 +299,18 @@ def succeed(record: Record) -> Record:
         port=record.port,
     )
     return replace(record, step=Step.DONE, report=report)
+
+
+def _powered(record: Record) -> InstancePowered:
+    return InstancePowered(
+        scale_set=record.scale_set,
+        instance_id=record.instance_id,
+        attempt=record.attempt,
+        reason=record.note,
+        power=record.power,
+        address=record.address,
+        port=record.port,
+    )
 
 
 def fail(record: Record, failure: Failure) -> Record:
@@ -289,7 +334,18 @@ def kept_disks(record: Record) -> frozenset[str]:
 def _new_disk(order: Order) -> Disk:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", order.version)[:80]
     return Disk(
-        name=f"{order.attempt:06d}-{name}", version=order.version, generation=order.generation
+        name=f"{order.attempt:06d}-{name}",
+        version=order.version,
+        generation=order.generation,
+        digest=order.digest,
+    )
+
+
+def _no_disk(order: Order) -> Failure:
+    return Failure(
+        code=FailureCode.DRIVER,
+        message="the instance has no OS disk to start from: its creation did not succeed",
+        target=order.instance_id,
     )
 
 

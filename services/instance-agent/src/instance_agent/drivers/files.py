@@ -3,12 +3,17 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rollcall_contracts.model import FailureCode
+
 from instance_agent.domain.data_disks import DataDisk
+from instance_agent.domain.record import Disk
 from instance_agent.drivers.procfs import Process
+from instance_agent.failures import OperationFailed
 
 _BOOT_LOGS = 10
 _TAIL = 2048  # bytes of output in a failure's message
@@ -52,12 +57,55 @@ class Folders:
         for folder in (self.disks, self.logs, *map(self.data, {0, *data_disks})):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def write_down(self, disk: Disk) -> None:
+        """Write down what an OS disk is made from, before it gets its name."""
+        (self.top / "facts").mkdir(exist_ok=True)
+        _write(self.top / "facts" / f"{disk.name}.json", asdict(disk))
+
+    def drop_disks(self, keep: Iterable[str]) -> None:
+        """Drop the OS disks but these, and what belongs to them."""
+        kept = set(keep)
+        for disk in list(self.disks.iterdir()) if self.disks.is_dir() else []:
+            if disk.name not in kept:
+                drop(disk)
+        for facts in list((self.top / "facts").glob("*.json")):
+            if facts.stem not in kept:
+                facts.unlink()
+
+    def complete(self) -> frozenset[str]:
+        """Return the names of the OS disks that there are."""
+        entries = self.disks.iterdir() if self.disks.is_dir() else ()
+        return frozenset(entry.name for entry in entries if not entry.name.startswith("."))
+
+    def in_place(self) -> Disk | None:
+        """Return the OS disk in place."""
+        name = self.current()
+        if name is None:
+            return None
+        facts = _read(self.top / "facts" / f"{name}.json")
+        return Disk(**facts) if facts else Disk(name=name, version="", generation=0)
+
     def current(self) -> str | None:
         """Return the name of the OS disk in place."""
         try:
             return Path(os.readlink(self.os)).name
         except FileNotFoundError:
             return None
+
+    def swap(self, old: str | None, new: str, instance: str) -> None:
+        """Put OS disk `new` in the place of `old`. Raises OperationFailed, having done nothing."""
+        current = self.current()
+        if current == new:
+            return
+        if current != old:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"OS disk {current} is in place where {old} was expected; nothing was changed",
+                instance,
+            )
+        if not (self.disks / new).is_dir():
+            raise OperationFailed(FailureCode.DRIVER, f"OS disk {new} does not exist", instance)
+        self.point_to(new)
 
     def point_to(self, disk: str) -> None:
         """Put an OS disk in place: one rename, so it is done or not."""

@@ -21,8 +21,10 @@ from rollcall_contracts.model import FailureCode
 from instance_agent import archive
 from instance_agent.domain.record import Disk
 from instance_agent.driver import (
+    Capabilities,
     Endpoint,
     InstanceRef,
+    NewDisk,
     Observation,
     Options,
     Script,
@@ -50,6 +52,7 @@ class ProcessDriver:
     """See `instance_agent.driver.Driver`."""
 
     name = "process"
+    capabilities = Capabilities()
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -106,19 +109,13 @@ class ProcessDriver:
         limit = self._options.max_unpacked_bytes
         await self._in_pool(lambda: archive.unpack(file, folder, max_bytes=limit))
 
-    async def prepare(
-        self,
-        ref: InstanceRef,
-        disk: Disk,
-        image: Path,
-        data_disks: tuple[int, ...],
-        custom_data: bytes,  # it runs after the start, like other scripts
-    ) -> None:
-        """Copy the image's folder."""
+    async def prepare(self, ref: InstanceRef, new: NewDisk) -> None:
+        """Copy the image's folder; custom data runs after the start, like other scripts."""
         folders = self._folders(ref)
-        folders.make(data_disks)
+        folders.make(new.data_disks)
         self._port(ref)
-        await self._in_pool(lambda: build_disk(image, folders.disks / disk.name))
+        folders.write_down(new.disk)
+        await self._in_pool(lambda: build_disk(new.image, folders.disks / new.disk.name))
 
     def _port(self, ref: InstanceRef) -> int:
         folders = self._folders(ref)
@@ -128,14 +125,14 @@ class ProcessDriver:
             folders.keep_port(port)
         return port
 
-    async def stop(self, ref: InstanceRef) -> None:
+    async def stop(self, ref: InstanceRef, grace: float) -> None:
         """Send SIGTERM to the process group, then SIGKILL."""
         folders = self._folders(ref)
         process = folders.process()
         if process is None:
             return
         if procfs.is_alive(process):
-            await procfs.stop_group(process, self._options.stop_grace)
+            await procfs.stop_group(process, grace)
         else:
             procfs.reap(process)
             await asyncio.to_thread(self._end_orphans, folders, process)
@@ -150,21 +147,7 @@ class ProcessDriver:
 
     async def swap(self, ref: InstanceRef, old: str | None, new: str) -> None:
         """Change where the link `os` points."""
-        folders = self._folders(ref)
-        current = folders.current()
-        if current == new:
-            return
-        if current != old:
-            raise OperationFailed(
-                FailureCode.DRIVER,
-                f"OS disk {current} is in place where {old} was expected; nothing was changed",
-                ref.instance_id,
-            )
-        if not (folders.disks / new).is_dir():
-            raise OperationFailed(
-                FailureCode.DRIVER, f"OS disk {new} does not exist", ref.instance_id
-            )
-        folders.point_to(new)
+        self._folders(ref).swap(old, new, ref.instance_id)
 
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
         """Start `init`, and watch it for a moment."""
@@ -172,7 +155,7 @@ class ProcessDriver:
         endpoint = Endpoint(address=self._options.address, port=self._port(ref))
         if self._runs(folders):
             return endpoint
-        await self.stop(ref)  # it died by itself, and may have left something
+        await self.stop(ref, 0)  # it died by itself, and may have left something
         root = folders.disks / disk.name
         process = self._spawn(
             [str(root / "init")], root, self._environment(ref, disk), folders.next_boot_log()
@@ -265,7 +248,10 @@ class ProcessDriver:
         """Look at the process and the link."""
         folders = self._folders(ref)
         return Observation(
-            running=self._runs(folders), disk=folders.current(), data_disks=folders.data_folders()
+            running=self._runs(folders),
+            disk=folders.in_place(),
+            disks=folders.complete(),
+            data_disks=folders.data_folders(),
         )
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
@@ -280,13 +266,9 @@ class ProcessDriver:
         logs = self._folders(ref).boot_logs()
         return tail(logs[-1]) if logs else ""
 
-    async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
+    async def commit(self, ref: InstanceRef, keep: frozenset[str]) -> None:
         """Drop the other folders of OS disks."""
-        folders = self._folders(ref)
-        if folders.disks.is_dir():
-            for disk in list(folders.disks.iterdir()):
-                if disk.name not in keep:
-                    await self._in_pool(partial(drop, disk))
+        await self._in_pool(partial(self._folders(ref).drop_disks, keep))
 
     async def delete(self, ref: InstanceRef) -> None:
         """Drop the instance's folder, and free its port."""

@@ -17,9 +17,11 @@ from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.qemu import PORT_TAKEN, Machine, command
 from instance_agent.domain.record import Disk
 from instance_agent.driver import (
+    Capabilities,
     DriverNotFound,
     Endpoint,
     InstanceRef,
+    NewDisk,
     Observation,
     Options,
     Script,
@@ -65,6 +67,7 @@ class QemuDriver:
     """See `instance_agent.driver.Driver`."""
 
     name = "qemu"
+    capabilities = Capabilities()
 
     def __init__(self, options: Options) -> None:
         """Find the instances that there are. Raises DriverNotFound where QEMU is not installed."""
@@ -106,22 +109,15 @@ class QemuDriver:
         """Make a qcow2 base, which nobody writes to any more."""
         await disks.make_base(file, folder, max_bytes=self._options.max_unpacked_bytes)
 
-    async def prepare(
-        self,
-        ref: InstanceRef,
-        disk: Disk,
-        image: Path,
-        data_disks: tuple[int, ...],
-        custom_data: bytes,
-    ) -> None:
+    async def prepare(self, ref: InstanceRef, new: NewDisk) -> None:
         """Make an overlay on the image's base, its seed, and data disks that are missing."""
-        folders = self._folders(ref)
+        folders, disk, image = self._folders(ref), new.disk, new.image
         folders.top.mkdir(mode=0o700, exist_ok=True)
         for each in (folders.disks, folders.logs, folders.top / "data"):
             each.mkdir(exist_ok=True)
         self._port(folders)
         disks.need_space(folders.top, self._settings.qemu_free_bytes, "a new OS disk, as it fills,")
-        for lun in data_disks:
+        for lun in new.data_disks:
             disks.make_data_disk(_data_disk(folders, lun), self._settings.qemu_data_disk_bytes)
         await asyncio.to_thread(disks.check_base, image)
         place = folders.disks / disk.name
@@ -132,7 +128,8 @@ class QemuDriver:
             drop(part)
         part.mkdir()
         await disks.make_overlay(image, part, self._settings.qemu_os_disk_bytes)
-        await build_seed(part / disks.SEED, ref, disk, custom_data)
+        await build_seed(part / disks.SEED, ref, disk, new.custom_data)
+        folders.write_down(disk)
         part.rename(place)
 
     def _port(self, folders: Folders) -> int:
@@ -142,20 +139,20 @@ class QemuDriver:
             folders.keep_port(port)
         return port
 
-    async def stop(self, ref: InstanceRef) -> None:
+    async def stop(self, ref: InstanceRef, grace: float) -> None:
         """Press the power button, then have QEMU quit, then kill it."""
         folders = self._folders(ref)
         process = folders.process()
         if process is None:
             return
         if procfs.is_alive(process):
-            await self._end(folders, process)
+            await self._end(folders, process, grace)
         procfs.reap(process)
         folders.keep_process(None)
 
-    async def _end(self, folders: Folders, process: Process) -> None:
+    async def _end(self, folders: Folders, process: Process, grace: float) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._options.stop_grace
+        deadline = loop.time() + grace
         while (left := deadline - loop.time()) > 0:
             # Again and again: a guest that is still booting does not notice.
             with suppress(OSError):
@@ -171,21 +168,7 @@ class QemuDriver:
 
     async def swap(self, ref: InstanceRef, old: str | None, new: str) -> None:
         """Change where the link `os` points."""
-        folders = self._folders(ref)
-        current = folders.current()
-        if current == new:
-            return
-        if current != old:
-            raise OperationFailed(
-                FailureCode.DRIVER,
-                f"OS disk {current} is in place where {old} was expected; nothing was changed",
-                ref.instance_id,
-            )
-        if not (folders.disks / new).is_dir():
-            raise OperationFailed(
-                FailureCode.DRIVER, f"OS disk {new} does not exist", ref.instance_id
-            )
-        folders.point_to(new)
+        self._folders(ref).swap(old, new, ref.instance_id)
 
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
         """Start QEMU once it is this instance's turn to boot; returns when QEMU runs."""
@@ -194,7 +177,7 @@ class QemuDriver:
             if await self._status(folders) in _HALTED:  # such as after a full disk
                 await qmp.execute(folders.top, "cont")
             return self._endpoint(folders)
-        await self.stop(ref)
+        await self.stop(ref, 0)
         has_run = bool(folders.boot_logs())
         kind = await self._accelerator()
         await self._boots.acquire()
@@ -358,7 +341,12 @@ class QemuDriver:
         """Look at the process, at what QEMU says, at the link, and at the data disks."""
         folders = self._folders(ref)
         running = self._runs(folders) and await self._status(folders) not in _HALTED
-        return Observation(running=running, disk=folders.current(), data_disks=_found(folders))
+        return Observation(
+            running=running,
+            disk=folders.in_place(),
+            disks=folders.complete(),
+            data_disks=_found(folders),
+        )
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
         """Wait for QEMU to end, or the guest to be halted; keeps its console's log small."""
@@ -376,13 +364,9 @@ class QemuDriver:
         logs = self._folders(ref).boot_logs()
         return _UNPRINTABLE.sub("", tail(logs[-1], _CONSOLE_TAIL)) if logs else ""
 
-    async def discard(self, ref: InstanceRef, keep: frozenset[str]) -> None:
+    async def commit(self, ref: InstanceRef, keep: frozenset[str]) -> None:
         """Drop the other OS disks with their seeds."""
-        folders = self._folders(ref)
-        if folders.disks.is_dir():
-            for disk in list(folders.disks.iterdir()):
-                if disk.name not in keep:
-                    await asyncio.to_thread(drop, disk)
+        await asyncio.to_thread(self._folders(ref).drop_disks, keep)
 
     async def delete(self, ref: InstanceRef) -> None:
         """Drop the instance's folder, and free its port."""
