@@ -424,5 +424,6 @@ def test_trap_20_ids_that_are_left_out_mean_the_whole_set() -> None:
         "InstancesUpgradeRequested",
         "InstancesRestoreRequested",
         "InstancesCommitRequested",
+        "InstancesPowerRequested",
         "InstancesDeleteRequested",
     }

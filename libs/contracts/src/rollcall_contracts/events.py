@@ -24,6 +24,7 @@ from rollcall_contracts.model import (
     MetricOutcome,
     Model,
     Power,
+    PowerAction,
     Probe,
     Provisioning,
     RollingPolicy,
@@ -130,10 +131,12 @@ class UpgradeStartRequested(SetEvent):
 
     `override` brings it to a set that is too sick for the gates: unhealthy instances first, and a
     healthy one only when the limit allows it. Holds of the version do not count then, either.
+    `reimage` includes the instances that run the latest version already.
     """
 
     type: Literal["upgrade.start_requested.v1"] = "upgrade.start_requested.v1"
     override: bool = False
+    reimage: bool = False
 
 
 class UpgradeCancelRequested(SetEvent):
@@ -186,10 +189,25 @@ class InstanceProtectionChanged(SetEvent):
 
 
 class ModelDeployRequested(SetEvent):
-    """A person asks for instances to be brought to the model now, failed ones too (M41)."""
+    """A person asks for instances to be brought to the model now, failed ones too (M41).
+
+    With `reimage` each of those named gets a new OS disk, also where it runs the model already, a
+    few at a time. `number` is higher than that of any request before: asked twice, it acts once.
+    """
 
     type: Literal["model.deploy_requested.v1"] = "model.deploy_requested.v1"
     instance_ids: tuple[str, ...]
+    reimage: bool = False
+    number: int = 0
+
+
+class PowerChangeRequested(SetEvent):
+    """A person asks to start, stop or restart instances; `number` as in `ModelDeployRequested`."""
+
+    type: Literal["power.change_requested.v1"] = "power.change_requested.v1"
+    instance_ids: tuple[str, ...]
+    change: PowerAction
+    number: int
 
 
 # --- requests to agents: one message carries all of a host's instances ---------------------------
@@ -239,6 +257,14 @@ class InstancesCommitRequested(HostRequest):
     """Health is confirmed: the previous OS disks may go."""
 
     type: Literal["instances.commit_requested.v1"] = "instances.commit_requested.v1"
+
+
+class InstancesPowerRequested(HostRequest):
+    """Start, stop or restart these instances, from the OS disks that they have."""
+
+    type: Literal["instances.power_requested.v1"] = "instances.power_requested.v1"
+    change: Literal[PowerAction.START, PowerAction.RESTART, PowerAction.POWER_OFF]
+    drain: Drain | None = None
 
 
 class InstancesDeleteRequested(HostRequest):
@@ -334,6 +360,15 @@ class InstanceRestored(InstanceReport):
     type: Literal["instance.restored.v1"] = "instance.restored.v1"
     version: str
     generation: int
+    address: str
+    port: int
+
+
+class InstancePowered(InstanceReport):
+    """The instance was started, stopped or restarted, as it was asked to."""
+
+    type: Literal["instance.powered.v1"] = "instance.powered.v1"
+    power: Power
     address: str
     port: int
 
@@ -443,6 +478,7 @@ class UpgradeStarted(UpgradeEvent):
     deferred: bool = False  # each instance waits for its approval
     override: bool = False  # a person brings it to a sick set on purpose
     rollback_of: str | None = None  # the version that the set is brought back from
+    reimage: bool = False  # also of instances that run the target already
 
 
 class UpgradeBreached(UpgradeEvent):
@@ -477,7 +513,7 @@ class LifecycleHookCompleted(SetEvent):
 
 
 class InstancesSkipped(UpgradeEvent):
-    """These instances are left out of the upgrade: protected, by their own wish, or rejected."""
+    """These instances are left out of the upgrade: protected, powered off, unwilling, rejected."""
 
     type: Literal["instances.skipped.v1"] = "instances.skipped.v1"
     instance_ids: tuple[str, ...]
@@ -548,10 +584,12 @@ Event = Annotated[
     | LifecycleHookAnswered
     | InstanceProtectionChanged
     | ModelDeployRequested
+    | PowerChangeRequested
     | InstancesCreateRequested
     | InstancesUpgradeRequested
     | InstancesRestoreRequested
     | InstancesCommitRequested
+    | InstancesPowerRequested
     | InstancesDeleteRequested
     | ImageFetchRequested
     | ProbeRequested
@@ -560,6 +598,7 @@ Event = Annotated[
     | InstanceCreated
     | InstanceUpgraded
     | InstanceRestored
+    | InstancePowered
     | InstanceDeleted
     | InstanceFailed
     | InstancePowerChanged

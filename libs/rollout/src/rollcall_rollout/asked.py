@@ -5,6 +5,7 @@ from dataclasses import replace
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Health, Probe, ScaleSetSpec
 
+from rollcall_rollout import reimaging
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.reports import error_but_no_timeout
 from rollcall_rollout.state import Hold, InstancePhase
@@ -17,10 +18,15 @@ def ask(draft: Draft, event: e.Event) -> None:
         case e.UpgradeStartRequested():
             if upgrade is None:
                 draft.put(
-                    start_requested=True, start_override=event.override, start_reason=event.reason
+                    start_requested=True,
+                    start_override=event.override,
+                    start_reimage=event.reimage,
+                    start_reason=event.reason,
                 )
         case e.UpgradeCancelRequested():
-            if upgrade is not None and not upgrade.cancel_requested:
+            if upgrade is None:
+                reimaging.forget(draft)
+            elif not upgrade.cancel_requested:
                 draft.put_upgrade(cancel_requested=True)
         case e.UpgradePauseRequested():
             if upgrade is not None and not upgrade.pause_requested:
@@ -80,7 +86,11 @@ def change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
 
 def _differs_in_size_only(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
     """Say whether the set was only scaled: no reason to try a version again that did not work."""
-    size = {"capacity": after.capacity, "revision": after.revision}
+    size = {
+        "capacity": after.capacity,
+        "leaving": after.leaving,
+        "revision": after.revision,
+    }
     return before.capacity != after.capacity and before.model_copy(update=size) == after
 
 
@@ -119,7 +129,10 @@ def change_holds(draft: Draft, event: e.ImageHeld | e.ImageReleased) -> None:
 
 
 def mark_for_deployment(draft: Draft, event: e.ModelDeployRequested) -> None:
-    """Note who is to be brought to the model (M41)."""
+    """Note who is to be brought to the model (M41), or to get a new OS disk whatever it has."""
+    if event.reimage:
+        reimaging.mark(draft, event)
+        return
     generation = draft.get("spec").provisioning.generation
     latest = draft.fleet().wanted_image
     for instance in draft.instances():

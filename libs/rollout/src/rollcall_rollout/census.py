@@ -15,11 +15,15 @@ class Census:
 
     __slots__ = (
         "awaited",
+        "booting",
         "deploying",
         "failed",
         "in_flight",
         "next_probe",
+        "parked",
         "pending",
+        "power_due",
+        "reimaging",
         "restored",
         "surging",
         "uncommitted",
@@ -34,6 +38,10 @@ class Census:
         self.working: dict[str, Instance] = {}  # in any phase but READY
         self.uncommitted: dict[str, Instance] = {}
         self.deploying: dict[str, Instance] = {}
+        self.reimaging: dict[str, Instance] = {}
+        self.power_due: dict[str, Instance] = {}
+        self.parked: dict[str, Instance] = {}  # of those in phase READY, like the next
+        self.booting: dict[str, Instance] = {}
         self.surging: dict[str, Instance] = {}  # they take others' places, not yet taken
         self.next_probe: datetime | None = None  # when the first lease ends; past: none was given
         self.awaited: dict[str, Member] = {}  # provisioned, not healthy yet
@@ -59,11 +67,20 @@ class Census:
             self.uncommitted[instance.id] = instance
         if instance.deploy:
             self.deploying[instance.id] = instance
+        if instance.reimage:
+            self.reimaging[instance.id] = instance
+        if instance.power_due is not None:
+            self.power_due[instance.id] = instance
         if instance.replaces is not None:
             self.surging[instance.id] = instance
         if instance.phase is not InstancePhase.READY:
             self.working[instance.id] = instance
             return
+        if instance.is_parked:
+            self.parked[instance.id] = instance
+            return
+        if instance.booting:
+            self.booting[instance.id] = instance
         due = probe_due(instance)
         if self.next_probe is None or due < self.next_probe:
             self.next_probe = due
@@ -76,15 +93,16 @@ class Census:
             if not self.versions[instance.version]:
                 del self.versions[instance.version]
         self.uncommitted.pop(instance.id, None)
-        self.deploying.pop(instance.id, None)
+        for marked in (self.deploying, self.reimaging, self.power_due, self.parked, self.booting):
+            marked.pop(instance.id, None)
         self.surging.pop(instance.id, None)
         self.working.pop(instance.id, None)
-        return instance.phase is InstancePhase.READY and probe_due(instance) == self.next_probe
+        return is_probed(instance) and probe_due(instance) == self.next_probe
 
     def find_next_probe(self, instances: Iterable[Instance]) -> None:
         """Look for the first end of a lease."""
-        ready = (i for i in instances if i.phase is InstancePhase.READY)
-        self.next_probe = min((probe_due(instance) for instance in ready), default=None)
+        probed = (probe_due(i) for i in instances if is_probed(i))
+        self.next_probe = min(probed, default=None)
 
     def add_member(self, member: Member) -> None:
         """Count one instance's part in the upgrade."""
@@ -112,6 +130,11 @@ class Census:
         """Begin again with the members: another upgrade, or none."""
         self.pending, self.in_flight = {}, {}
         self.awaited, self.failed, self.restored = {}, {}, {}
+
+
+def is_probed(instance: Instance) -> bool:
+    """Say whether its health is asked for: it is provisioned, and nobody has powered it off."""
+    return instance.phase is InstancePhase.READY and not instance.is_parked
 
 
 def probe_due(instance: Instance) -> datetime:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from rollcall_contracts.model import RollingPolicy
+
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import at_work, unhealthy_share
 from rollcall_rollout.state import Instance, Member, Upgrade
@@ -27,6 +29,7 @@ def candidates(fleet: Fleet, upgrade: Upgrade) -> list[tuple[Member, Instance]]:
         if (instance := fleet.instances.get(member.id)) is not None
         and not instance.is_busy
         and not instance.protect_from_scale_set_actions
+        and not instance.is_parked
         and (member.approved or not upgrade.deferred)
     ]
 
@@ -79,15 +82,20 @@ def choose_batch(
 
 def batch_size(upgrade: Upgrade, total: int) -> tuple[int, str]:
     """Return how many may go at once, and which field of the policy says so (M11)."""
-    policy = upgrade.policy
-    size = max(1, total * policy.max_batch_instance_percent // 100)
-    limit = f"{policy.max_batch_instance_percent} %"
-    count, canary = policy.max_batch_instance_count, policy.canary_instance_count
-    if count is not None and count < size:
-        size, limit = count, f"maxBatchInstanceCount {count}"
+    size, limit = batch_limit(upgrade.policy, total)
+    canary = upgrade.policy.canary_instance_count
     if upgrade.batch == 0 and 0 < canary < size:
         size, limit = canary, f"canaryInstanceCount {canary}"
     return size, limit
+
+
+def batch_limit(policy: RollingPolicy, total: int) -> tuple[int, str]:
+    """Return how many of a set may be taken down at once, and which field of the policy says so."""
+    size = max(1, total * policy.max_batch_instance_percent // 100)
+    count = policy.max_batch_instance_count
+    if count is not None and count < size:
+        return count, f"maxBatchInstanceCount {count}"
+    return size, f"{policy.max_batch_instance_percent} %"
 
 
 def _group(fleet: Fleet, upgrade: Upgrade, member: Member, instance: Instance) -> Group:

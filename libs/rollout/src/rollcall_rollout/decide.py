@@ -12,6 +12,8 @@ from rollcall_rollout import (
     faulting,
     fetching,
     hooks,
+    powering,
+    reimaging,
     restoring,
     rolling_back,
     sizing,
@@ -40,14 +42,17 @@ def decide(fleet: Fleet, now: datetime) -> list[Event]:
         return (upgrading.abandon(fleet, upgrade) if upgrade else []) or sizing.resize(fleet, now)
     return (
         upkeep.fail_overdue(fleet, now)
+        or sizing.dismiss(fleet)
         or (restoring.restore(fleet, upgrade) if upgrade else [])
         or upkeep.judge_without_probe(fleet)
         or upkeep.request_probes(fleet, now)
         or upkeep.commit(fleet)
         or hooks.complete(fleet, now)
         or surge.take_places(fleet)
+        or powering.change_power(fleet)
         or (upgrading.advance(fleet, upgrade, now) if upgrade else [])
         or sizing.deploy(fleet)
+        or reimaging.reimage(fleet, now)
         or (rolling_back.roll_back(fleet, now) if not upgrade else [])
         or (starting.start(fleet, now) if not upgrade else [])
         or sizing.resize(fleet, now)
@@ -115,7 +120,8 @@ def _instance_times(fleet: Fleet, now: datetime) -> list[datetime]:
     times: list[datetime | None] = []
     census = fleet.census
     awaited = (fleet.instances.get(member.id) for member in census.awaited.values())
-    for instance in (*census.working.values(), *census.surging.values(), *awaited):
+    watched = (*census.working.values(), *census.surging.values(), *census.booting.values())
+    for instance in (*watched, *awaited):
         if instance is None:
             continue
         times += [upkeep.deadline(fleet, instance), sizing.creation_retry(instance)]

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from rollcall_contracts import events as e
 
-from rollcall_rollout import asked
+from rollcall_rollout import asked, powering
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.hooks import apply_hook
@@ -79,6 +79,8 @@ def _take(draft: Draft, event: e.Event) -> None:
             asked.change_holds(draft, event)
         case e.ModelDeployRequested():
             asked.mark_for_deployment(draft, event)
+        case e.PowerChangeRequested():
+            powering.note_wish(draft, event)
         case e.InstanceProtectionChanged():
             asked.protect(draft, event)
         case _:

@@ -6,8 +6,10 @@ from heapq import nsmallest
 
 from rollcall_contracts.model import LATEST, Health
 
+from rollcall_rollout import reimaging
 from rollcall_rollout.fetching import fetch_deadline, unfetched
 from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.gates import unhealthy_share
 from rollcall_rollout.holding import answer_awaited, held_version
 from rollcall_rollout.sizing import count_staying
 from rollcall_rollout.starting import before_start, due
@@ -138,10 +140,27 @@ def _of_size(fleet: Fleet) -> Wait | None:
 
 
 def _of_deployment(fleet: Fleet) -> Wait | None:
-    named = sorted(fleet.census.deploying, key=int)
-    if not named:
+    census = fleet.census
+    marked = (i for i in census.deploying.values() if not i.is_parked)
+    named = sorted((i.id for i in marked), key=int)
+    if named:
+        return Wait(
+            code=WaitCode.DEPLOYING, message=f"The model is to be deployed to {_names(named)}."
+        )
+    awaited = [instance.id for instance in reimaging.candidates(fleet)]
+    if not awaited:
         return None
-    return Wait(code=WaitCode.DEPLOYING, message=f"The model is to be deployed to {_names(named)}.")
+    share = unhealthy_share(fleet, fleet.spec.policy)
+    why = f"Not healthy after that are {_names(sorted(census.booting, key=int))}; " * bool(
+        census.booting
+    )
+    return Wait(
+        code=WaitCode.DEPLOYING,
+        message=(
+            f"New OS disks, as a person asked, are still to come for {_names(awaited)}. {why}"
+            f"{share}. POST rollingUpgrades/cancel gives the rest up."
+        ),
+    )
 
 
 def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
@@ -178,7 +197,7 @@ def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
             code=WaitCode.EXCLUDED,
             message=(
                 f"{len(behind)} instances are not at version {latest.version}; all of them are "
-                "protected or ask to be skipped."
+                "protected, powered off, or ask to be skipped."
             ),
         )
     return Wait(

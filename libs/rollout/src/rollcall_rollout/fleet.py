@@ -35,6 +35,7 @@ class Fleet:
     held: tuple[str, Failure] | None = None
     start_requested: bool = False
     start_override: bool = False
+    start_reimage: bool = False
     start_reason: str = ""  # the person's words
     rollback_requested: bool = False
     hook: Hook | None = None

@@ -61,36 +61,46 @@ def unhealthy_share(fleet: Fleet, policy: RollingPolicy) -> Share:
 def _elsewhere(fleet: Fleet) -> list[Instance]:
     census = fleet.census
     ready = (i for i in census.surging.values() if i.id not in census.working)
-    return [*(i for i in census.working.values() if is_elsewhere(i)), *ready]
+    parked = (i for i in census.parked.values() if i.id not in census.surging)
+    return [*(i for i in census.working.values() if is_elsewhere(i)), *ready, *parked]
 
 
 def is_elsewhere(instance: Instance) -> bool:
-    """Say whether an instance is on its way in or out of the set.
+    """Say whether an instance is on its way in or out of the set, or powered off by a person.
 
     A creation that failed and is tried again is not: it counts as unhealthy throughout.
     """
     return (
         instance.phase is InstancePhase.DELETING
         or instance.replaces is not None
+        or instance.is_parked
         or (instance.phase is InstancePhase.CREATING and instance.attempt == 1)
     )
 
 
 def newcomers(fleet: Fleet, policy: RollingPolicy, now: datetime) -> dict[str, datetime]:
-    """Return the new instances that boot for the first time, and until when they may.
+    """Return the instances that boot because a person wants them, and until when they may.
 
-    They have as long as an upgraded one (M13), and are not held against an upgrade meanwhile.
+    New ones, and those that were started, restarted or given a new OS disk. They have as long as an
+    upgraded one (M13), and are not held against an upgrade meanwhile.
     """
     patience = timedelta(seconds=policy.health_timeout)
-    return {
+    working = timedelta(seconds=policy.provisioning_timeout)
+    found = {
         instance.id: instance.since + patience
         for instance in fleet.instances.values()
         if instance.phase is InstancePhase.READY
-        and instance.attempt == 1
+        and (instance.attempt == 1 or instance.booting)
         and instance.replaces is None
+        and not instance.is_parked
         and not instance.is_healthy
         and now < instance.since + patience
     }
+    for instance in fleet.census.working.values():
+        starts = instance.phase is InstancePhase.POWERING and not is_elsewhere(instance)
+        if starts and now < instance.since + working:
+            found[instance.id] = instance.since + working
+    return found
 
 
 def at_work(fleet: Fleet, upgrade: Upgrade) -> dict[str, Instance]:
@@ -106,8 +116,14 @@ def at_work(fleet: Fleet, upgrade: Upgrade) -> dict[str, Instance]:
     return {
         id: instance
         for id, instance in found.items()
-        if id in census.in_flight or not instance.is_healthy
+        if id in census.in_flight or is_failing(instance)
     }
+
+
+def is_failing(instance: Instance) -> bool:
+    """Say whether an instance is unhealthy, and not because a person took it down."""
+    by_a_person = instance.is_parked or instance.booting or instance.phase is InstancePhase.POWERING
+    return not instance.is_healthy and not by_a_person
 
 
 def settled_share(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Share:
@@ -134,7 +150,7 @@ def upgraded_share(fleet: Fleet, upgrade: Upgrade) -> Share:
     bad = sum(
         member.state is not State.SUCCEEDED
         or (instance := fleet.instances.get(member.replacement or member.id)) is None
-        or not instance.is_healthy
+        or is_failing(instance)
         for member in upgraded
     )
     return Share(

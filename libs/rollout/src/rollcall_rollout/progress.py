@@ -21,6 +21,7 @@ MEASURED = 10  # batches whose durations are kept
 NOTHING_ASKED: Mapping[str, object] = {
     "start_requested": False,
     "start_override": False,
+    "start_reimage": False,
     "start_reason": "",
     "rollback_requested": False,
 }
@@ -85,6 +86,7 @@ def _start_upgrade(draft: Draft, event: e.UpgradeStarted, now: datetime) -> None
             deferred=event.deferred,
             override=event.override,
             rollback_of=event.rollback_of,
+            reimage=event.reimage,
         )
     )
     draft.put(held=None, hook=None, **NOTHING_ASKED)

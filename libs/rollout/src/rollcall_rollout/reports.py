@@ -7,6 +7,7 @@ from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode, Health, Power
 
 from rollcall_rollout.draft import Draft
+from rollcall_rollout.powering import note_power
 from rollcall_rollout.state import Instance, InstancePhase, MemberState
 
 
@@ -18,6 +19,8 @@ def apply_report(draft: Draft, event: e.InstanceReport, now: datetime) -> None:
     match event:
         case e.InstanceCreated() | e.InstanceUpgraded() | e.InstanceRestored():
             _provisioned(draft, instance, event, now)
+        case e.InstancePowered():
+            note_power(draft, instance, event, now)
         case e.InstanceDeleted():
             if instance.phase is InstancePhase.DELETING:
                 draft.drop_instance(instance.id)
@@ -97,9 +100,16 @@ def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: date
     member = draft.member(instance.id)
     if event.error.code == FailureCode.HEALTH_TIMEOUT:
         # The instance itself works as far as its agent knows: only its application does not answer.
-        draft.put_instance(replace(instance, error=event.error, health=Health.UNHEALTHY))
+        draft.put_instance(
+            replace(instance, error=event.error, health=Health.UNHEALTHY, booting=False)
+        )
     elif instance.phase is InstancePhase.DELETING:
         draft.put_instance(replace(instance, error=event.error))
+    elif instance.phase is InstancePhase.POWERING:
+        error = instance.error or event.error.model_copy(update={"code": FailureCode.POWER})
+        draft.put_instance(
+            replace(instance, phase=InstancePhase.FAILED, since=now, error=error, booting=False)
+        )
     elif instance.is_busy:
         draft.put_instance(
             replace(
@@ -107,6 +117,7 @@ def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: date
                 phase=InstancePhase.FAILED,
                 since=now,
                 error=event.error,
+                booting=False,
                 version=event.version or instance.version,
                 previous_version=_left_behind(instance, event),
             )
@@ -146,6 +157,7 @@ def _health(
         instance,
         health=health,
         error=error if instance.health is not health else instance.error,
+        booting=instance.booting and health is not Health.HEALTHY,
         phase_order=event.phase_ordering_number,
         skip_upgrade=event.skip_upgrade,
     )

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Health
+from rollcall_contracts.model import Health, PowerAction, PowerWish
 
 from rollcall_rollout.draft import Draft
+from rollcall_rollout.powering import note_request
 from rollcall_rollout.state import Instance, InstancePhase, MemberState, MetricCheck
 
 Request = e.HostRequest | e.ImageFetchRequested | e.ProbeRequested | e.MetricQueryRequested
@@ -60,6 +62,7 @@ def _request_creation(
             protect_from_scale_set_actions=(
                 known is not None and known.protect_from_scale_set_actions
             ),
+            **_wishes(known),
         )
     )
     replaced = draft.member(order.replaces) if order.replaces is not None else None
@@ -73,6 +76,19 @@ def _request_creation(
         draft.put(room={**room, event.host: max(0, room[event.host] - 1)})
 
 
+def _wishes(known: Instance | None) -> dict[str, Any]:
+    """Return what a person wants of power, to be seen to when the instance is there."""
+    if known is None:
+        return {}
+    off = known.wish is not PowerWish.RUNNING
+    return {
+        "wish": known.wish,
+        "power_number": known.power_number,
+        "power_due": PowerAction.POWER_OFF if off else None,
+        "reimage_number": known.reimage_number,
+    }
+
+
 def _request_change(
     draft: Draft,
     instance: Instance,
@@ -82,10 +98,18 @@ def _request_change(
 ) -> None:
     member = draft.member(instance.id)
     asked = replace(instance, attempt=order.attempt, since=now, error=None)
-    down = replace(asked, health=Health.UNKNOWN, probed_until=None, deploy=False)
+    down = replace(asked, health=Health.UNKNOWN, probed_until=None, deploy=False, booting=False)
     match event:
         case e.InstancesUpgradeRequested():
-            draft.put_instance(replace(down, phase=InstancePhase.UPGRADING, uncommitted=True))
+            draft.put_instance(
+                replace(
+                    down,
+                    phase=InstancePhase.UPGRADING,
+                    uncommitted=True,
+                    reimage=False,
+                    booting=event.upgrade_id is None,
+                )
+            )
             if member is not None and event.upgrade_id is not None:
                 draft.put_member(replace(member, state=MemberState.UPGRADING, since=now))
         case e.InstancesRestoreRequested():
@@ -94,6 +118,8 @@ def _request_change(
                 draft.put_member(replace(member, state=MemberState.RESTORING, since=now))
         case e.InstancesCommitRequested():
             draft.put_instance(replace(instance, uncommitted=False))
+        case e.InstancesPowerRequested():
+            note_request(draft, instance, order.attempt, event.change, now)
         case e.InstancesDeleteRequested():
             draft.put_instance(replace(down, phase=InstancePhase.DELETING))
             _leave(draft, instance, now)

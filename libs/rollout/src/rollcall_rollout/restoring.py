@@ -6,6 +6,7 @@ from rollcall_contracts import events as e
 from rollcall_contracts.model import FailureCode
 
 from rollcall_rollout.fleet import Fleet
+from rollcall_rollout.gates import is_failing
 from rollcall_rollout.orders import by_host
 from rollcall_rollout.state import Instance, InstancePhase, Member, Upgrade
 
@@ -43,6 +44,7 @@ def restorable(fleet: Fleet) -> list[Instance]:
         if not refused_credentials(member)
         and (instance := fleet.instances.get(member.id)) is not None
         and instance.uncommitted
+        and not instance.is_parked
         and instance.phase in (InstancePhase.READY, InstancePhase.FAILED)
     ]
 
@@ -63,7 +65,7 @@ def recovery_end(fleet: Fleet, upgrade: Upgrade, batch: int) -> datetime | None:
         for member in fleet.census.restored.values()
         if member.batch == batch
         and (instance := fleet.instances.get(member.id)) is not None
-        and not instance.is_healthy
+        and is_failing(instance)
     ]
     if not booting:
         return None

@@ -73,6 +73,7 @@ def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
             if instance.version == bad
             and not instance.is_busy
             and not instance.protect_from_scale_set_actions
+            and not instance.is_parked
         ),
         key=lambda instance: int(instance.id),
     )

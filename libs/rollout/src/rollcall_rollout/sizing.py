@@ -35,11 +35,28 @@ def count_staying(fleet: Fleet) -> int:
     """Return how many instances count towards the capacity: neither leaving nor only of a surge."""
     census = fleet.census
     leaving = {i.id for i in census.working.values() if i.phase is InstancePhase.DELETING}
+    leaving |= {id for id in fleet.spec.leaving if id in fleet.instances}
     return len(fleet.instances) - len(leaving | census.surging.keys())
 
 
+def dismiss(fleet: Fleet) -> list[e.Event]:
+    """Delete the very instances that a person deleted, whatever else goes on with them."""
+    named = [fleet.instances[id] for id in fleet.spec.leaving if id in fleet.instances]
+    there = (i for i in named if i.phase is not InstancePhase.DELETING)
+    return [
+        e.InstancesDeleteRequested(
+            scale_set=fleet.spec.scale_set,
+            host=host,
+            instances=orders,
+            drain=fleet.spec.policy.drain,
+            reason="a person deleted them",
+        )
+        for host, orders in by_host(there, next_attempt=True)
+    ]
+
+
 def _least_useful(fleet: Fleet) -> list[Instance]:
-    """Return who may go, unhealthy ones first, then the newest.
+    """Return who may go: unhealthy ones first, then those powered off, then the newest.
 
     None that a batch has in flight, and none that is protected (azure-aws-gcp.md 1.8).
     """
@@ -51,9 +68,10 @@ def _least_useful(fleet: Fleet) -> list[Instance]:
         and instance.replaces is None
         and not instance.protect_from_scale_in
         and not instance.protect_from_scale_set_actions
+        and instance.id not in fleet.spec.leaving
         and (instance.id not in members or members[instance.id].state not in IN_FLIGHT)
     )
-    return sorted(free, key=lambda instance: (instance.is_healthy, -int(instance.id)))
+    return sorted(free, key=lambda i: (i.is_healthy, i.is_parked, -int(i.id)))
 
 
 def _delete(
@@ -181,7 +199,7 @@ def deploy(fleet: Fleet) -> list[e.Event]:
     named = [
         instance
         for instance in fleet.census.deploying.values()
-        if not instance.is_busy and instance.version is not None
+        if not instance.is_busy and instance.version is not None and not instance.is_parked
     ]
     return [
         e.InstancesUpgradeRequested(

@@ -126,9 +126,9 @@ def _start_for_a_person(fleet: Fleet, now: datetime) -> list[e.Event]:
         why = "the model pins a version: set imageReference.version to 'latest'"
     elif target is None:
         why = "no version is published for the set's image reference"
-    elif not _behind(fleet, target):
+    elif not _to_upgrade(fleet, target):
         why = f"every instance is at the latest version, {target.version}"
-    elif not _included(fleet, target):
+    elif all(instance.is_excluded for instance in _to_upgrade(fleet, target)):
         why = ALL_EXCLUDED
     elif not fleet.start_override:
         hold = fleet.hold_on(target.version)
@@ -148,7 +148,7 @@ def _start_for_a_person(fleet: Fleet, now: datetime) -> list[e.Event]:
 
 
 def _started(fleet: Fleet, target: Image, by: StartedBy, now: datetime) -> list[e.Event]:
-    behind = _behind(fleet, target)
+    behind = _to_upgrade(fleet, target)
     share = unhealthy_share(fleet, fleet.spec.policy)
     words = f"; asked for: {fleet.start_reason}" if fleet.start_reason else ""
     upgrade_id = upgrade_identity(fleet, target, now)
@@ -163,8 +163,10 @@ def _started(fleet: Fleet, target: Image, by: StartedBy, now: datetime) -> list[
         phases={i.id: i.phase_order for i in behind if i.phase_order is not None},
         deferred=by is StartedBy.PLATFORM and fleet.spec.os_rolling_upgrade_deferral,
         override=fleet.start_override,
+        reimage=fleet.start_reimage,
         reason=(
-            f"{len(behind)} of {len(fleet.instances)} instances are below version "
+            f"{len(behind)} of {len(fleet.instances)} instances "
+            f"{'get a new OS disk of' if fleet.start_reimage else 'are below'} version "
             f"{target.version}; {share}{', overridden' if fleet.start_override else ''}{words}"
         ),
     )
@@ -185,6 +187,10 @@ def _skipped_at_start(fleet: Fleet, upgrade_id: str, behind: list[Instance]) -> 
             [i.id for i in behind if i.skip_upgrade and not i.protect_from_scale_set_actions],
             "SkipUpgrade, says its application",
         ),
+        (
+            [i.id for i in behind if i.is_parked and not _excludes_itself(i)],
+            "powered off by a person",
+        ),
     )
     return [
         e.InstancesSkipped(
@@ -196,6 +202,18 @@ def _skipped_at_start(fleet: Fleet, upgrade_id: str, behind: list[Instance]) -> 
         for ids, why in groups
         if ids
     ]
+
+
+def _excludes_itself(instance: Instance) -> bool:
+    return instance.protect_from_scale_set_actions or instance.skip_upgrade
+
+
+def _to_upgrade(fleet: Fleet, target: Image) -> list[Instance]:
+    """Return whom an upgrade includes: those below the target, or all when a person says so."""
+    if not fleet.start_reimage:
+        return _behind(fleet, target)
+    there = (i for i in fleet.instances.values() if i.version is not None and not i.is_busy)
+    return sorted(there, key=lambda instance: int(instance.id))
 
 
 def _behind(fleet: Fleet, target: Image) -> list[Instance]:

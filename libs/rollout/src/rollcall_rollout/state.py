@@ -13,6 +13,8 @@ from rollcall_contracts.model import (
     LifecycleHookType,
     MetricOutcome,
     Power,
+    PowerAction,
+    PowerWish,
     RollingPolicy,
     StartedBy,
 )
@@ -25,6 +27,7 @@ class InstancePhase(StrEnum):
     READY = "ready"  # the last operation succeeded; its health says the rest
     UPGRADING = "upgrading"  # asked for a new OS disk; down, or about to be
     RESTORING = "restoring"  # asked for its previous OS disk
+    POWERING = "powering"  # asked to start, stop or restart
     DELETING = "deleting"  # asked to go
     FAILED = "failed"  # the last operation did not succeed
 
@@ -85,6 +88,12 @@ class Instance:
     probed_until: datetime | None = None
     uncommitted: bool = False  # the previous OS disk is still kept
     deploy: bool = False  # to be brought to the model now (M41)
+    reimage: bool = False  # to get a new OS disk when its turn comes
+    reimage_number: int = 0  # of the newest reimage that was asked for
+    wish: PowerWish = PowerWish.RUNNING  # a person's
+    power_due: PowerAction | None = None  # what its agent is to be asked for that
+    power_number: int = 0  # of the newest change of power that was asked for
+    booting: bool = False  # taken down because a person asked for that, and not healthy since
     error: Failure | None = None
     previous_version: str | None = None  # what its last upgrade found, until it is rolled back
     replaces: str | None = None  # the instance whose place it takes, while that one is there
@@ -108,9 +117,22 @@ class Instance:
         return self.phase not in (InstancePhase.READY, InstancePhase.FAILED)
 
     @property
+    def is_parked(self) -> bool:
+        """Say whether it is down because a person wants that, or about to be.
+
+        It counts neither as unhealthy nor as one of the set's, and nothing but a person starts it.
+        """
+        return (
+            self.wish is not PowerWish.RUNNING
+            and self.power_due is None
+            and self.version is not None
+            and self.phase in (InstancePhase.READY, InstancePhase.POWERING, InstancePhase.FAILED)
+        )
+
+    @property
     def is_excluded(self) -> bool:
         """Say whether an upgrade that starts now leaves it out (azure-aws-gcp.md 1.3, 1.8)."""
-        return self.protect_from_scale_set_actions or self.skip_upgrade
+        return self.protect_from_scale_set_actions or self.skip_upgrade or self.is_parked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +227,7 @@ class Upgrade:
     deferred: bool = False  # each instance waits for its approval
     override: bool = False  # brought to a sick set on purpose
     rollback_of: str | None = None  # the version that the set is brought back from
+    reimage: bool = False  # also of instances that run the target already
     breach: Failure | None = None  # what it will fault for, once failed instances are put back
     held: str | None = None  # the code for which the next batch was last said to wait
     check: MetricCheck | None = None

@@ -183,7 +183,7 @@ def _wait(fleet: Fleet, upgrade: Upgrade, wait: Wait) -> list[e.Event]:
 
 
 def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Leave out what was protected since the start, and what has come to the target meanwhile.
+    """Leave out what was protected or powered off since the start, and what is at the target.
 
     The latter by a late success of an operation before: it would only be swapped for the same.
     """
@@ -193,7 +193,15 @@ def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
     arrived = [
         i.id
         for i in pending
-        if i.version == there and not i.is_busy and not i.protect_from_scale_set_actions
+        if i.version == there
+        and not upgrade.reimage
+        and not i.is_busy
+        and not i.protect_from_scale_set_actions
+    ]
+    parked = [
+        i.id
+        for i in pending
+        if i.is_parked and i.id not in arrived and not i.protect_from_scale_set_actions
     ]
     return [
         e.InstancesSkipped(
@@ -205,6 +213,7 @@ def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
         for ids, why in (
             (protected, "protectFromScaleSetActions"),
             (arrived, f"runs version {there} already"),
+            (parked, "powered off by a person"),
         )
         if ids
     ]

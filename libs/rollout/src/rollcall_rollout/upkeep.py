@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode, Health, Power, Probe
 
-from rollcall_rollout.census import probe_due
+from rollcall_rollout.census import is_probed, probe_due
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host
 from rollcall_rollout.state import Instance, InstancePhase, MemberState
@@ -27,6 +27,9 @@ def deadline(fleet: Fleet, instance: Instance) -> datetime | None:
         case InstancePhase.UPGRADING:
             drain = policy.drain.deadline if policy.drain is not None else 0
             return instance.since + timedelta(seconds=policy.provisioning_timeout + drain)
+        case InstancePhase.POWERING:
+            drain = policy.drain.deadline if policy.drain is not None else 0
+            return instance.since + timedelta(seconds=policy.provisioning_timeout + drain)
         case InstancePhase.CREATING | InstancePhase.RESTORING:
             return instance.since + timedelta(seconds=policy.provisioning_timeout)
         case InstancePhase.READY:
@@ -37,6 +40,8 @@ def deadline(fleet: Fleet, instance: Instance) -> datetime | None:
                 return member.since + patience
             if member is not None and member.state is MemberState.SURGING:
                 return instance.since + patience if instance.replaces else None
+            if instance.booting and not instance.is_parked:
+                return instance.since + patience
     return None
 
 
@@ -77,7 +82,7 @@ def earliest_deadline(fleet: Fleet, shortest: timedelta = timedelta.max) -> date
     census = fleet.census
     begun = [i.since for i in census.working.values()]
     begun += [m.since for m in census.awaited.values()]
-    begun += [i.since for i in census.surging.values()]
+    begun += [i.since for i in (*census.surging.values(), *census.booting.values())]
     if not begun:
         return None
     policy = fleet.upgrade.policy if fleet.upgrade else fleet.spec.policy
@@ -87,7 +92,11 @@ def earliest_deadline(fleet: Fleet, shortest: timedelta = timedelta.max) -> date
 
 def _with_deadline(fleet: Fleet) -> Iterator[Instance]:
     yield from fleet.census.working.values()
+    awaited = fleet.census.awaited
+    yield from (i for i in fleet.census.booting.values() if i.id not in awaited)
     for instance in fleet.census.surging.values():
+        if instance.booting:
+            continue
         if instance.phase is InstancePhase.READY and not instance.is_healthy:
             yield instance
     for member in fleet.census.awaited.values():
@@ -105,7 +114,7 @@ def judge_without_probe(fleet: Fleet) -> list[e.Event]:
         return []
     verdicts: list[e.Event] = []
     for instance in fleet.instances.values():
-        if instance.phase is not InstancePhase.READY or (
+        if not is_probed(instance) or (
             instance.error is not None and instance.error.code == FailureCode.HEALTH_TIMEOUT
         ):
             continue
@@ -134,7 +143,7 @@ def request_probes(fleet: Fleet, now: datetime) -> list[e.Event]:
     due = [
         instance
         for instance in fleet.instances.values()
-        if instance.phase is InstancePhase.READY and probe_due(instance) - RENEWAL <= now
+        if is_probed(instance) and probe_due(instance) - RENEWAL <= now
     ]
     awaited = [i for i in due if i.health is Health.UNKNOWN]
     known = [i for i in due if i.health is not Health.UNKNOWN]

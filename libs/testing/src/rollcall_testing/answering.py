@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import uvloop
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from rollcall_contracts import events as e
+from rollcall_contracts.model import Power, PowerAction
 from rollcall_kit.broker import Broker, QueueSpec
 
 HEARTBEAT = 1.0
@@ -90,6 +91,19 @@ class AnsweringHosts:
                 ]
             case e.InstancesCreateRequested() | e.InstancesUpgradeRequested():
                 return [self._provisioned(event, order) for order in event.instances]
+            case e.InstancesPowerRequested():
+                off = event.change is PowerAction.POWER_OFF
+                return [
+                    e.InstancePowered(
+                        scale_set=event.scale_set,
+                        instance_id=order.instance_id,
+                        attempt=order.attempt,
+                        power=Power.STOPPED if off else Power.RUNNING,
+                        address="127.0.0.1",
+                        port=20000,
+                    )
+                    for order in event.instances
+                ]
             case e.InstancesDeleteRequested():
                 return [
                     e.InstanceDeleted(

@@ -15,10 +15,12 @@ from rollcall_contracts.model import (
     MetricGate,
     MetricOutcome,
     Power,
+    PowerWish,
     RollingPolicy,
     StartedBy,
 )
 from rollcall_rollout import Fleet, InstancePhase, Member, MemberState, Upgrade
+from rollcall_rollout.powering import ASKED
 from rollcall_rollout.state import Hold, Hook, MetricCheck, OpenBatch
 
 from rollcall_testing.fleets import SET, START, healthy, image, spec
@@ -124,6 +126,10 @@ def fleets(draw: st.DrawFn) -> Fleet:
             probed_until=draw(st.sampled_from([None, START, START + timedelta(hours=1)])),
             uncommitted=draw(st.booleans()),
             deploy=draw(st.booleans()),
+            reimage=draw(st.booleans()),
+            wish=draw(st.sampled_from(PowerWish)),
+            power_due=draw(st.sampled_from([None, *ASKED])),
+            booting=draw(st.booleans()),
             error=draw(ERRORS),
             zone=draw(st.sampled_from([None, "1", "2"])),
             previous_version=draw(st.sampled_from([None, "1.0", "1.1"])),
@@ -180,6 +186,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
             deferred=draw(st.booleans()),
             override=draw(st.booleans()),
             rollback_of=draw(st.sampled_from([None, None, "1.2"])),
+            reimage=draw(st.booleans()),
             breach=draw(st.sampled_from([None, None, Failure(code="x", message="y")])),
             held=draw(st.sampled_from([None, "Paused"])),
             check=check,
@@ -188,6 +195,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
     return Fleet(
         spec=spec(
             draw(st.integers(0, 8)),
+            leaving=draw(st.sampled_from([(), ("0",), ("1", "9")])),
             probe=spec().probe if probe else None,
             automatic_os_upgrade=draw(st.booleans()),
             os_rolling_upgrade_deferral=draw(st.booleans()),
@@ -210,6 +218,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
         barred_version=draw(st.sampled_from([None, "1.1", "1.2"])),
         start_requested=draw(st.booleans()),
         start_override=draw(st.booleans()),
+        start_reimage=draw(st.booleans()),
         rollback_requested=draw(st.booleans()),
         hook=draw(st.one_of(st.none(), hooks(upgrade.id if upgrade else None, list(instances)))),
         last_version=draw(st.sampled_from([None, "1.1", "1.2"])),

@@ -19,6 +19,7 @@ from rollcall_contracts.model import (
     MetricGate,
     MetricOutcome,
     Power,
+    PowerAction,
     Probe,
     Provisioning,
     RollingPolicy,
@@ -272,6 +273,10 @@ class World:
                 disks[:] = disks[-1:]
             case e.InstancesDeleteRequested():
                 self.reply(e.InstanceDeleted(**about))
+            case e.InstancesPowerRequested():
+                off = event.change is PowerAction.POWER_OFF
+                power = Power.STOPPED if off else Power.RUNNING
+                self.reply(e.InstancePowered(**about, power=power, address="127.0.0.1", port=20000))
 
     def _probe(self, event: e.ProbeRequested, target: e.ProbeTarget) -> None:
         id = target.instance_id

@@ -28,6 +28,7 @@ ASKED = (
     e.LifecycleHookAnswered,
     e.InstanceProtectionChanged,
     e.ModelDeployRequested,
+    e.PowerChangeRequested,
 )
 
 

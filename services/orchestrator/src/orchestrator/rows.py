@@ -13,6 +13,8 @@ from rollcall_contracts.model import (
     LifecycleHookType,
     MetricOutcome,
     Power,
+    PowerAction,
+    PowerWish,
     RollingPolicy,
     StartedBy,
 )
@@ -25,13 +27,14 @@ INSTANCE_COLUMNS = (
     "scale_set", "id", "host", "zone", "attempt", "phase", "version", "generation", "address",
     "port", "power", "health", "since", "lease", "probed_until", "uncommitted", "deploy", "error",
     "created_at", "previous_version", "replaces", "protect_from_scale_in",
-    "protect_from_scale_set_actions", "phase_order", "skip_upgrade",
+    "protect_from_scale_set_actions", "phase_order", "skip_upgrade", "reimage", "reimage_number",
+    "wish", "power_due", "power_number", "booting",
 )  # fmt: skip  # one name per line would hide that these are one list
 UPGRADE_COLUMNS = (
     "id", "scale_set", "status", "started_by", "image", "policy", "restore_failed", "batch",
     "open_batches", "paused_since", "fetches", "cancel_requested", "pause_requested", "deferred",
     "override", "rollback_of", "breach", "held", "metric_check", "fetch_error", "started_at",
-    "ended_at", "error", "reason",
+    "ended_at", "error", "reason", "reimage",
 )  # fmt: skip  # as above
 MEMBER_COLUMNS = (
     "upgrade_id", "id", "state", "batch", "from_version", "since", "error", "reason", "approved",
@@ -66,6 +69,12 @@ def instance(row: Row) -> Instance:
         protect_from_scale_set_actions=row["protect_from_scale_set_actions"],
         phase_order=row["phase_order"],
         skip_upgrade=row["skip_upgrade"],
+        reimage=row["reimage"],
+        reimage_number=row["reimage_number"],
+        wish=PowerWish(row["wish"]),
+        power_due=PowerAction(row["power_due"]) if row["power_due"] else None,
+        power_number=row["power_number"],
+        booting=row["booting"],
     )
 
 
@@ -97,6 +106,12 @@ def instance_row(scale_set: str, value: Instance) -> dict[str, object]:
         "protect_from_scale_set_actions": value.protect_from_scale_set_actions,
         "phase_order": value.phase_order,
         "skip_upgrade": value.skip_upgrade,
+        "reimage": value.reimage,
+        "reimage_number": value.reimage_number,
+        "wish": value.wish,
+        "power_due": value.power_due,
+        "power_number": value.power_number,
+        "booting": value.booting,
     }
 
 
@@ -127,6 +142,7 @@ def upgrade(row: Row, members: Mapping[str, Member]) -> Upgrade:
         deferred=row["deferred"],
         override=row["override"],
         rollback_of=row["rollback_of"],
+        reimage=row["reimage"],
         breach=_failure(row["breach"]),
         held=row["held"],
         check=_check(row["metric_check"]),
@@ -161,6 +177,7 @@ def upgrade_row(scale_set: str, value: Upgrade) -> dict[str, object]:
         "deferred": value.deferred,
         "override": value.override,
         "rollback_of": value.rollback_of,
+        "reimage": value.reimage,
         "breach": value.breach.model_dump() if value.breach else None,
         "held": value.held,
         "metric_check": _check_row(value.check),

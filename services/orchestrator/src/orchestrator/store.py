@@ -137,6 +137,7 @@ async def lock(connection: Connection, scale_set: str, cache: Cache) -> Fleet | 
         held=(held["version"], Failure.model_validate(held)) if held else None,
         start_requested=row["start_requested"],
         start_override=row["start_override"],
+        start_reimage=row["start_reimage"],
         start_reason=row["start_reason"],
         rollback_requested=row["rollback_requested"],
         hook=rows.hook(row["hook"]),
@@ -268,7 +269,7 @@ async def _bury(connection: Connection, fleet: Fleet, token: UUID, now: datetime
 _FLEET_COLUMNS = (
     "scale_set", "token", "spec", "image_stream", "deleted", "next_id", "barred_version", "held",
     "start_requested", "start_override", "start_reason", "rollback_requested", "hook",
-    "last_version", "batch_seconds", "waiting", "wake_at",
+    "last_version", "batch_seconds", "waiting", "wake_at", "start_reimage",
 )  # fmt: skip  # one name per line would hide that these are one list
 _SAVE_FLEET = (
     f"INSERT INTO fleets ({', '.join(_FLEET_COLUMNS)})"
@@ -303,6 +304,7 @@ async def _save_fleet(
         json.dumps(fleet.batch_seconds),
         json.dumps({"code": awaited.code, "message": awaited.message, "until": until}),
         wake_at,
+        fleet.start_reimage,
     )
 
 
