@@ -85,7 +85,7 @@ async def _carry_out(request: Request, order: InstanceOrder, context: Context, h
             job = Job(order=_order(request, order, Operation.RESTORE))
             await host.carry_out(job, context.report)
         case InstancesPowerRequested():
-            operation = POWER[request.action]
+            operation = POWER[request.change]
             job = Job(order=_order(request, order, operation), drain=request.drain)
             await host.carry_out(job, context.report)
         case InstancesDeleteRequested():
