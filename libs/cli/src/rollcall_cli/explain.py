@@ -1,26 +1,16 @@
 """`rollcall explain`: what a scale set waits for and why, in one sentence and then in full."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rollcall_cli.client import (
-    DEFAULT_URL,
-    Api,
-    Subscription,
-    TokenFile,
-    Url,
-    told_in_words,
-)
-from rollcall_cli.client import Group as ResourceGroup
 from rollcall_cli.moments import counted, length, local, zone
+from rollcall_cli.session import Session, SetName, on_server
 
 SHOWN = 40  # instances, unless all are asked for
 # Those at work and those that failed come first: they are what somebody looks for.
@@ -36,41 +26,25 @@ COLOURS = {
 }
 
 
+@on_server
 def explain(
-    scale_set: Annotated[
-        str, typer.Argument(metavar="SET", help="The scale set: its name, or its whole id.")
-    ],
-    url: Url = DEFAULT_URL,
-    token_file: TokenFile = None,
-    subscription: Subscription = None,
-    resource_group: ResourceGroup = None,
+    session: Session,
+    scale_set: SetName,
     decisions: Annotated[
         int, typer.Option(help="How many of the last decisions to show.", min=1, max=1000)
     ] = 10,
     all_instances: Annotated[
         bool, typer.Option("--all", help=f"Show every instance, not only {SHOWN}.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the server's document.")] = False,
 ) -> None:
     """Say what a scale set waits for and why, and until when.
 
     Then its upgrade, the last decisions, and each instance's part in it.
     """
-    with told_in_words(), Api.of(url, token_file) as api:
-        id = api.find_set(scale_set, subscription, resource_group)
-        document = api.get(f"{id}/explain", {"$top": decisions})
-    if as_json:
-        print(json.dumps(document, indent=2))
-        return
+    id = session.find(scale_set)
+    document = session.api.get(f"{id}/explain", {"$top": decisions})
     limit = len(document["instances"]) if all_instances else SHOWN
-    console().print(shown(document, datetime.now(UTC), limit=limit))
-
-
-def console() -> Console:
-    """Return the terminal; where nobody looks at one, lines are as long as they must be."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=200)
+    session.put(document, lambda: shown(document, datetime.now(UTC), limit=limit))
 
 
 def shown(document: Mapping[str, Any], now: datetime, *, limit: int) -> RenderableType:

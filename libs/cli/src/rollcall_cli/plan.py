@@ -1,6 +1,5 @@
 """`rollcall plan`: what an upgrade of a scale set would do, when, and what would stop it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,22 +16,13 @@ from rollcall_simulator.planning import Plan, Wish
 from rollcall_simulator.planning import plan as planned
 from rollcall_simulator.snapshot import Snapshot, SnapshotError, read_snapshot
 
-from rollcall_cli.client import (
-    DEFAULT_URL,
-    Api,
-    ClientError,
-    Subscription,
-    TokenFile,
-    Url,
-    told_in_words,
-)
-from rollcall_cli.client import Group as ResourceGroup
-from rollcall_cli.explain import console
+from rollcall_cli.client import Api, ClientError
+from rollcall_cli.exits import Exit
 from rollcall_cli.moments import counted, length, local, zone
 from rollcall_cli.policy_file import read_policy_file
+from rollcall_cli.session import Session, SetName, on_server
 
 NAMED = 12  # instances that a row names
-NOT_WELL = 1  # exit code: it would not come to a good end
 BY_HAND = {
     WaitCode.SWITCHED_OFF: "automatic OS upgrade is switched off",
     WaitCode.VERSION_BARRED: "this version did not succeed here before",
@@ -41,10 +31,10 @@ BY_HAND = {
 }
 
 
+@on_server
 def plan(
-    scale_set: Annotated[
-        str, typer.Argument(metavar="SET", help="The scale set: its name, or its whole id.")
-    ],
+    session: Session,
+    scale_set: SetName,
     image: Annotated[
         str | None,
         typer.Option(
@@ -59,35 +49,26 @@ def plan(
             metavar="FILE",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
-    token_file: TokenFile = None,
-    subscription: Subscription = None,
-    resource_group: ResourceGroup = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what an upgrade would do, batch by batch, when it ends, and what would stop it.
 
     The rules themselves decide, in virtual time, from the set as it is now. Nothing is changed.
     Exits with 1 when it would not come to a good end, with 2 when that cannot be said.
     """
-    with told_in_words(), Api.of(url, token_file) as api:
-        file = read_policy_file(policy) if policy is not None else None
-        snapshot = _snapshot(api, api.find_set(scale_set, subscription, resource_group))
-        fleet = snapshot.fleet
-        base = fleet.upgrade.policy if fleet.upgrade is not None else fleet.spec.policy
-        wish = Wish(
-            version=image,
-            policy=file.over(base) if file is not None and file.values else None,
-            windows=file.windows if file is not None else None,
-        )
+    file = read_policy_file(policy) if policy is not None else None
+    snapshot = _snapshot(session.api, session.find(scale_set))
+    fleet = snapshot.fleet
+    base = fleet.upgrade.policy if fleet.upgrade is not None else fleet.spec.policy
+    wish = Wish(
+        version=image,
+        policy=file.over(base) if file is not None and file.values else None,
+        windows=file.windows if file is not None else None,
+    )
     measured = pace(snapshot.provisioning, snapshot.healthy, wish.policy or base)
     found = planned(snapshot, measured, wish)
-    if as_json:
-        print(json.dumps(plan_json(found), indent=2))
-    else:
-        console().print(shown(found))
+    session.put(plan_json(found), lambda: shown(found))
     if not found.succeeds:
-        raise typer.Exit(NOT_WELL)
+        raise typer.Exit(Exit.NO)
 
 
 def _snapshot(api: Api, id: str) -> Snapshot:

@@ -18,27 +18,20 @@ from rollcall_simulator.recording import LogEntry, Record, RecordError, read_rec
 from rollcall_simulator.replaying import Replay
 from rollcall_simulator.replaying import replay as replayed
 
-from rollcall_cli.client import (
-    DEFAULT_URL,
-    Api,
-    ClientError,
-    NotFoundError,
-    Subscription,
-    TokenFile,
-    Url,
-    told_in_words,
-)
-from rollcall_cli.client import Group as ResourceGroup
-from rollcall_cli.explain import console
+from rollcall_cli.client import Api, ClientError, NotFoundError
+from rollcall_cli.exits import Exit
 from rollcall_cli.moments import counted, length, local
-from rollcall_cli.plan import NOT_WELL, course_json
+from rollcall_cli.plan import course_json
 from rollcall_cli.policy_file import read_policy_file
+from rollcall_cli.session import Session, on_server
 
 NAMED = 8  # instances that a cell names
 LAST = "latest"
 
 
+@on_server
 def replay(
+    session: Session,
     upgrade: Annotated[
         str,
         typer.Argument(metavar="UPGRADE", help="The id of a past upgrade; `latest` with --set."),
@@ -59,11 +52,6 @@ def replay(
             show_default="looked for",
         ),
     ] = None,
-    url: Url = DEFAULT_URL,
-    token_file: TokenFile = None,
-    subscription: Subscription = None,
-    resource_group: ResourceGroup = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say how a past upgrade would have gone under another policy, side by side with what was.
 
@@ -71,37 +59,33 @@ def replay(
     decide anew. Exits with 1 when it would not have been completed, with 2 when that cannot be
     said.
     """
-    with told_in_words(), Api.of(url, token_file) as api:
-        file = read_policy_file(policy) if policy is not None else None
-        id, upgrade_id = _find(api, upgrade, scale_set, subscription, resource_group)
-        record = _record(api, id, upgrade_id)
-        own = record.started.policy
-        found = replayed(
-            record,
-            file.over(own) if file is not None else own,
-            file.windows if file is not None else None,
-        )
-    if as_json:
-        print(json.dumps(replay_json(found), indent=2))
-    else:
-        console().print(shown(found))
+    api = session.api
+    file = read_policy_file(policy) if policy is not None else None
+    id, upgrade_id = _find(session, upgrade, scale_set)
+    record = _record(api, id, upgrade_id)
+    own = record.started.policy
+    found = replayed(
+        record,
+        file.over(own) if file is not None else own,
+        file.windows if file is not None else None,
+    )
+    session.put(replay_json(found), lambda: shown(found))
     if not found.succeeds:
-        raise typer.Exit(NOT_WELL)
+        raise typer.Exit(Exit.NO)
 
 
-def _find(
-    api: Api, upgrade: str, scale_set: str | None, subscription: str | None, group: str | None
-) -> tuple[str, str]:
+def _find(session: Session, upgrade: str, scale_set: str | None) -> tuple[str, str]:
     """Return the ids of an upgrade's set, and its own. Raises ClientError."""
+    api = session.api
     if upgrade == LAST:
         if scale_set is None:
             raise ClientError("`latest` of which scale set? Name it with --set")
-        id = api.find_set(scale_set, subscription, group)
+        id = session.find(scale_set)
         known = api.get(f"{id}/rollcall/upgrades", {"$top": 1})["value"]
         if not known:
             raise ClientError(f"the scale set {id} never had an upgrade")
         return id, known[0]["id"]
-    named = None if scale_set is None else api.find_set(scale_set, subscription, group)
+    named = None if scale_set is None else session.find(scale_set)
     for id in api.set_ids() if named is None else [named]:
         try:
             return id, api.get(f"{id}/rollcall/upgrades/{upgrade}")["id"]

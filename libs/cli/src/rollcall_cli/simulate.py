@@ -190,3 +190,6 @@ def _one(seed: int) -> tuple[Outcome, float]:
     began = time.process_time()
     outcome = simulate(seed, _options, rules=_rules)
     return outcome, time.process_time() - began
+
+
+run = simulate_with()

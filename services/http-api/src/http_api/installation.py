@@ -70,6 +70,22 @@ async def hosts(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
+async def clock(connection: Connection) -> str:
+    """Return the time by the database's own clock, in ISO 8601."""
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    return str(now.isoformat())
+
+
+async def unpublished(connection: Connection) -> int:
+    """Return how many entries of the log wait to be published."""
+    return int(
+        await connection.fetchval(
+            "SELECT coalesce(sum(s.last_sequence - r.published), 0) "
+            "FROM event_streams s JOIN event_relay r USING (stream)"
+        )
+    )
+
+
 async def events(
     connection: Connection, stream: str, *, after: int, limit: int, last: int | None = None
 ) -> Sequence[Mapping[str, Any]]:

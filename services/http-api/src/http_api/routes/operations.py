@@ -1,5 +1,8 @@
 """What operators look at: health, readiness, metrics, feeds and hosts."""
 
+from importlib.metadata import version
+from typing import Any
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -9,7 +12,7 @@ from rollcall_kit.database import DATABASE_AWAY
 from http_api import installation, queries, store
 from http_api.errors import error_response
 from http_api.metrics import scrape
-from http_api.routes.common import Pool, ServerOf
+from http_api.routes.common import Pool, Scopes, ServerOf
 
 router = APIRouter(tags=["operations"])
 
@@ -47,6 +50,36 @@ async def readyz(pool: Pool, server: ServerOf) -> Response:
     return JSONResponse({"status": "ready"})
 
 
+@router.get("/rollcall/health")
+async def health(pool: Pool, server: ServerOf) -> Response:
+    """Return what `rollcall doctor` judges: clocks, database, broker, agents and feeds.
+
+    Always 200: a part that cannot be read just now is null, and `database.message` says why.
+    """
+    configured = [{"name": feed.name, "interval": feed.interval} for feed in server.config.feeds]
+    facts: dict[str, Any] = {"hosts": None, "feeds": None, "unpublished": None, "missingViews": []}
+    try:
+        async with pool.acquire(timeout=3) as connection:
+            facts["database"] = {"up": True, "time": await installation.clock(connection)}
+            facts["missingViews"] = await queries.missing_views(connection)
+            if not facts["missingViews"]:
+                facts["hosts"] = await installation.hosts(connection)
+                facts["feeds"] = await installation.feeds(connection)
+                facts["unpublished"] = await installation.unpublished(connection)
+    except (*DATABASE_AWAY, TimeoutError) as error:
+        message = str(error) or type(error).__name__
+        facts["database"] = {"up": False, "time": None, "message": message}
+    return JSONResponse(
+        {
+            "version": version("http-api"),
+            "broker": {"up": server.context.broker.is_up},
+            **facts,
+            "configuredFeeds": configured,
+            "time": server.context.now().isoformat(),
+        }
+    )
+
+
 @router.get("/metrics")
 async def metrics(pool: Pool) -> Response:
     """Return metrics in Prometheus' text form."""
@@ -62,10 +95,10 @@ async def feeds(pool: Pool) -> Response:
 
 
 @router.get("/rollcall/scaleSets")
-async def scale_sets(pool: Pool) -> Response:
-    """Return the id of every scale set, whatever its subscription and resource group."""
+async def scale_sets(pool: Pool, scopes: Scopes) -> Response:
+    """Return the id of every scale set that the client may see, in any subscription and group."""
     async with pool.acquire() as connection:
-        ids = await store.scale_set_ids(connection)
+        ids = await store.scale_set_ids(connection, scopes)
     return JSONResponse({"value": [{"id": id, "name": id.rpartition("/")[2]} for id in ids]})
 
 
