@@ -1,15 +1,11 @@
 """Real Azure clients against a running embedded stack, each in an environment of its own."""
 
 import asyncio
-import fcntl
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,40 +15,9 @@ import httpx
 import pytest
 from rollcall_cli.demo_feed import Feed
 from rollcall_embedded.stack import Stack, StackOptions
+from rollcall_testing.environments import environment
 
 SCRIPTS = Path(__file__).parent / "scripts"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rollcall" / "clients"
-
-
-def environment(*requirements: str) -> Path:
-    """Return the Python of a virtual environment with these packages, from PyPI.
-
-    It is kept for the next time; the file that marks it as whole is written last.
-    """
-    key = hashlib.sha256("\n".join((sys.version, *requirements)).encode()).hexdigest()[:16]
-    folder = CACHE / key
-    python = folder / "bin" / "python"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            for command in _commands(folder, python, requirements):
-                subprocess.run(command, check=True, timeout=240)
-            (folder / "whole").touch()
-    return python
-
-
-def _commands(folder: Path, python: Path, requirements: Sequence[str]) -> list[list[str]]:
-    if (uv := shutil.which("uv")) is not None:
-        return [
-            [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
-            [uv, "pip", "install", "--quiet", "--python", str(python), *requirements],
-        ]
-    return [
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", *requirements],
-    ]
 
 
 @pytest.fixture
