@@ -15,7 +15,7 @@ SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
 MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
 
-.PHONY: help install check format test test-clients integration e2e demo demo-vm up bench simulate mutants golden compose-up compose-down clean
+.PHONY: help install check format test test-clients test-az integration e2e demo demo-vm up bench simulate mutants golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ e2e: install ## the tests of the whole stack
 test-clients: install ## real Azure SDKs, installed from PyPI, against the whole stack
 	$(BIN)/pytest tests/clients $(ARGS)
 
+test-az: install ## the real az in two versions, from PyPI, against the whole stack (large, so not in make test)
+	$(BIN)/pytest tests/az $(ARGS)
+
 demo: install ## two upgrades of ten instances on this machine, one good and one bad
 	@$(BIN)/rollcall demo $(ARGS)
 
@@ -68,8 +71,8 @@ simulate: install ## rollouts in virtual time with every promise checked, on all
 mutants: install ## faults planted in a copy of the rules: a test must catch each (ARGS="window")
 	$(BIN)/python -m tools.mutants $(ARGS)
 
-golden: install ## write event schemas and stories of rollouts anew, after an intended change
-	$(BIN)/python tools/golden.py docs/events tests/unit/rollout/stories
+golden: install ## write event schemas, the OpenAPI document and stories of rollouts anew, after an intended change
+	$(BIN)/python tools/golden.py docs/events tests/unit/rollout/stories docs/openapi.json
 
 compose-up: ## build and start the stack with Docker
 	deploy/init

@@ -1,6 +1,6 @@
 """Write what is generated anew, after an intended change: `make golden`, then review the diff.
 
-`python tools/golden.py docs/events tests/unit/rollout/stories`
+`python tools/golden.py docs/events tests/unit/rollout/stories docs/openapi.json`
 """
 
 import json
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import yaml
+from http_api.openapi import openapi_text
+from http_api.web import ROUTERS
 from rollcall_contracts.events import EVENT_CLASSES
 from rollcall_contracts.schemas import asyncapi, event_schema, schema_name
 from rollcall_testing.scenarios import SCENARIOS, file_name, tell
@@ -40,3 +42,4 @@ def write_stories(folder: Path) -> None:
 if __name__ == "__main__":
     write_schemas(Path(sys.argv[1]))
     write_stories(Path(sys.argv[2]))
+    Path(sys.argv[3]).write_text(openapi_text(ROUTERS))

@@ -12,11 +12,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from http_api import accounts, resources, tokens
-from http_api.domain.access import OWNER, Principal, needed
+from http_api.domain.access import OWNER, Principal, is_open, needed
 from http_api.domain.paths import normal_path
-from http_api.errors import error_response
+from http_api.errors import error_response, refuse
 from http_api.metrics import http_requests, http_seconds
-from http_api.routes.login import OPEN
 from http_api.tokens import Keys, TokenError
 from http_api.writes import Server
 
@@ -37,9 +36,7 @@ class Gate:
         self._keys = Keys()
         settings = server.settings
         self._token = settings.api_token.get_secret_value().encode()
-        self._open = {"/healthz", "/readyz"} | (
-            {"/metrics"} if settings.api_metrics_open else set()
-        )
+        self._metrics_open = settings.api_metrics_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -82,12 +79,18 @@ class Gate:
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return why a request is not let in; else note who asks, for the routes."""
         path = scope["path"]
-        if path in self._open or OPEN.fullmatch(path):
+        if is_open(path) or (path == "/metrics" and self._metrics_open):
             return None
         try:
             principal = await self._principal(Headers(scope=scope).get("authorization", ""))
         except _Unknown as unknown:
-            log.warning("call_refused", who="nobody", method=scope["method"], path=path)
+            log.warning(
+                "call_refused",
+                who="nobody",
+                method=scope["method"],
+                path=path,
+                why=unknown.failure.code,
+            )
             return error_response(401, unknown.failure, headers={"WWW-Authenticate": "Bearer"})
         except DATABASE_AWAY as error:
             log.warning("database_unavailable", error=str(error) or type(error).__name__)
@@ -97,24 +100,7 @@ class Gate:
         need = needed(scope["method"], path)
         if principal.may(need):
             return None
-        role = need.role.word if need.role is not None else ""
-        log.warning(
-            "call_refused",
-            who=principal.name,
-            client_id=principal.id,
-            method=scope["method"],
-            path=path,
-            needs=role,
-        )
-        return error_response(
-            403,
-            Failure(
-                code="AuthorizationFailed",
-                message=f"The client '{principal.id}' ({principal.name}) does not have "
-                f"authorization to perform {scope['method']} over scope '{path}': it needs the "
-                f"role {role}.",
-            ),
-        )
+        return error_response(403, refuse(principal, scope["method"], path))
 
     async def _principal(self, header: str) -> Principal:
         """Return whose token a request carries. Raises _Unknown."""

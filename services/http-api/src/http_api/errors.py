@@ -13,6 +13,7 @@ from rollcall_kit.database import DATABASE_AWAY
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from http_api.domain.access import Principal, action_of, needed
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError
 
@@ -45,6 +46,30 @@ def need(conditions: Conditions, etag: str | None) -> None:
     refusal = conditions.refusal(etag)
     if refusal is not None:
         raise ApiError(412, "PreconditionFailed", f"The precondition is not met: {refusal}.")
+
+
+def refuse(principal: Principal, method: str, path: str) -> Failure:
+    """Write down that a call is refused; return what its caller is told, in Azure's words."""
+    role = needed(method, path).role
+    word = role.word if role is not None else ""
+    action = action_of(method, path)
+    log.warning(
+        "call_refused",
+        who=principal.name,
+        client_id=principal.id,
+        method=method,
+        path=path,
+        action=action.name,
+        scope=action.scope,
+        needs=word,
+    )
+    return Failure(
+        code="AuthorizationFailed",
+        message=f"The client '{principal.name}' with object id '{principal.id}' does not have "
+        f"authorization to perform action '{action.name}' over scope '{action.scope}' or the "
+        f"scope is invalid: it needs the role {word} there. If access was recently granted, "
+        "please try again.",
+    )
 
 
 def error_response(

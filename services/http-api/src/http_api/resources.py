@@ -10,6 +10,7 @@ from rollcall_kit.outbox import Connection
 
 from http_api.domain.present.scale_sets import Stored
 from http_api.domain.resource_ids import ResourceId
+from http_api.store import Scopes, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,17 +104,19 @@ async def listed(
     type: str | None,
     after: str,
     limit: int,
+    scopes: Scopes = None,
 ) -> list[Listed]:
     """Return resources of any type, or of one, in the order of their keys."""
     rows = await connection.fetch(
         "SELECT key, id, type, location, tags FROM resource_view WHERE subscription = $1 "
         "AND ($2::text IS NULL OR resource_group = $2) AND ($3::text IS NULL OR lower(type) = $3) "
-        "AND key > $4 ORDER BY key LIMIT $5",
+        f"AND key > $4 AND {within('$6')} ORDER BY key LIMIT $5",
         subscription.lower(),
         None if group is None else group.lower(),
         None if type is None else type.lower(),
         after,
         limit,
+        scopes,
     )
     return [
         Listed(
@@ -143,16 +146,19 @@ async def resources(
     group: str | None,
     after: str,
     limit: int,
+    scopes: Scopes = None,
 ) -> list[Stored]:
     """Return the kept resources of a type in the order of their keys."""
     rows = await connection.fetch(
         "SELECT id, model, created_at FROM resources WHERE type = $1 AND subscription = $2 "
-        "AND ($3::text IS NULL OR resource_group = $3) AND key > $4 ORDER BY key LIMIT $5",
+        f"AND ($3::text IS NULL OR resource_group = $3) AND key > $4 AND {within('$6')} "
+        "ORDER BY key LIMIT $5",
         type.lower(),
         subscription.lower(),
         None if group is None else group.lower(),
         after,
         limit,
+        scopes,
     )
     return [_stored(row) for row in rows]
 

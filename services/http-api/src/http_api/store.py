@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from rollcall_kit.outbox import Connection
 
@@ -12,6 +12,20 @@ from http_api.domain.resource_ids import ResourceId
 
 _MODELS_LOCK = 0x526F6C6C  # "Roll"; any number that nothing else in the database uses
 _SCALE_SET = "id, model, secrets, generation, load_balancer, warnings, created_at"
+
+
+Scopes: TypeAlias = Sequence[str] | None
+
+
+def within(parameter: str) -> str:
+    """Return the SQL that says whether `key` is at or below one of an array of scopes; NULL: all.
+
+    A scope is compared as a text: nothing in it is a pattern.
+    """
+    return (
+        f"({parameter}::text[] IS NULL OR EXISTS (SELECT FROM unnest({parameter}::text[]) AS s "
+        "WHERE key = s OR starts_with(key, s || '/')))"
+    )
 
 
 async def lock_models(connection: Connection) -> None:
@@ -45,13 +59,18 @@ async def scale_sets(
     location: str | None = None,
     after: str,
     limit: int,
+    scopes: Scopes = None,
 ) -> list[StoredScaleSet]:
-    """Return the scale sets of a subscription, group or location in the order of their keys."""
+    """Return the scale sets of a subscription, group or location in the order of their keys.
+
+    Only those within `scopes`, where these are not all.
+    """
     rows = await connection.fetch(
         f"""
         SELECT {_SCALE_SET} FROM scale_sets
         WHERE subscription = $1 AND ($2::text IS NULL OR resource_group = $2) AND key > $3
             AND ($5::text IS NULL OR lower(replace(model ->> 'location', ' ', '')) = $5)
+            AND {within("$6")}
         ORDER BY key LIMIT $4
         """,
         subscription.lower(),
@@ -59,13 +78,17 @@ async def scale_sets(
         after,
         limit,
         None if location is None else location.lower(),
+        scopes,
     )
     return [_scale_set(row) for row in rows]
 
 
-async def scale_set_ids(connection: Connection) -> list[str]:
-    """Return the ids of all scale sets, of every subscription, in order."""
-    return [row["id"] for row in await connection.fetch("SELECT id FROM scale_sets ORDER BY key")]
+async def scale_set_ids(connection: Connection, scopes: Scopes = None) -> list[str]:
+    """Return the ids of all scale sets within some scopes, of every subscription, in order."""
+    rows = await connection.fetch(
+        f"SELECT id FROM scale_sets WHERE {within('$1')} ORDER BY key", scopes
+    )
+    return [row["id"] for row in rows]
 
 
 async def scale_sets_behind(connection: Connection, load_balancer: str) -> list[StoredScaleSet]:
@@ -128,19 +151,27 @@ async def load_balancer(connection: Connection, key: str) -> Stored | None:
 
 
 async def load_balancers(
-    connection: Connection, *, subscription: str, group: str | None, after: str, limit: int
+    connection: Connection,
+    *,
+    subscription: str,
+    group: str | None,
+    after: str,
+    limit: int,
+    scopes: Scopes = None,
 ) -> list[Stored]:
     """Return the load balancers of a subscription or a group in the order of their keys."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT id, model, created_at FROM load_balancers
         WHERE subscription = $1 AND ($2::text IS NULL OR resource_group = $2) AND key > $3
+            AND {within("$5")}
         ORDER BY key LIMIT $4
         """,
         subscription.lower(),
         None if group is None else group.lower(),
         after,
         limit,
+        scopes,
     )
     return [_load_balancer(row) for row in rows]
 

@@ -4,10 +4,13 @@ from fastapi import FastAPI
 
 from http_api.asgi import Gate
 from http_api.errors import add_handlers
+from http_api.openapi import openapi_document
 from http_api.routes import (
     accounts,
+    actions,
     events,
     explain,
+    extensions,
     groups,
     holds,
     hooks,
@@ -25,24 +28,28 @@ from http_api.routes import (
 )
 from http_api.writes import Server
 
+OPENAPI = "/rollcall/openapi.json"
+# Those with a path that matches nearly everything come after those that know it better.
+_MODULES = (scale_sets, extensions, upgrades, steering, hooks, explain, actions, instances)
+_OTHERS = (load_balancers, images, networks, holds, events, operations, status, groups)
+_LAST = (subscriptions, accounts, login)
+ROUTERS = tuple(module.router for module in (*_MODULES, *_OTHERS, *_LAST))
+
 
 def create_app(server: Server) -> FastAPI:
     """Return the application over one server's database, settings and configuration."""
     app = FastAPI(
         title="Rollcall",
         summary="Automatic OS image upgrades: Azure's scale set API, and Rollcall's own.",
-        openapi_url="/rollcall/openapi.json",
+        openapi_url=OPENAPI,
         docs_url=None,  # the pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.server = server
-    # Those with a path that matches nearly everything come after those that know it better.
-    modules = (scale_sets, upgrades, steering, hooks, explain, instances, load_balancers, images)
-    others = (networks, holds, events, operations, status, groups, subscriptions, accounts, login)
-    routers = [module.router for module in (*modules, *others)]
-    add_handlers(app, routers)
-    for router in routers:
+    app.openapi_schema = openapi_document(ROUTERS)
+    add_handlers(app, ROUTERS)
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Gate, server=server)
     return app

@@ -68,6 +68,12 @@ class Principal:
         wanted = scope.lower()
         return any(covers(g.scope, wanted) or covers(wanted, g.scope) for g in self.grants)
 
+    @property
+    def scopes(self) -> tuple[str, ...] | None:
+        """Return the scopes at and below which the principal may look; None: everywhere."""
+        found = tuple(dict.fromkeys(grant.scope for grant in self.grants))
+        return None if EVERYWHERE in found else found
+
 
 OWNER = Principal(
     name="the installation's owner", id="owner", grants=(Grant(role=Role.OWNER, scope=EVERYWHERE),)
@@ -93,6 +99,21 @@ def _inside(need: Need, grant: Grant) -> bool:
     return covers(need.scope, grant.scope)
 
 
+# Nobody needs a token for these: health, and what clients read before they log in.
+_OPEN = re.compile(
+    r"/healthz|/readyz|/rollcall/openapi\.json|/metadata/endpoints"
+    r"|/[A-Za-z0-9.-]+/(v2\.0/)?\.well-known/openid-configuration"
+    r"|/[A-Za-z0-9.-]+/oauth2/(v2\.0/)?token"
+    r"|/[A-Za-z0-9.-]+/discovery/(v2\.0/)?keys",
+    re.ASCII,
+)
+
+
+def is_open(path: str) -> bool:
+    """Say whether a path is answered without a token."""
+    return _OPEN.fullmatch(path) is not None
+
+
 def needed(method: str, path: str) -> Need:
     """Return what a request needs; `path` is a normal one."""
     parts = path.lower().strip("/").split("/")
@@ -100,16 +121,75 @@ def needed(method: str, path: str) -> Need:
         return Need(role=None, scope=EVERYWHERE)
     role = _role(method, parts)
     if parts[0] != "subscriptions":
-        if parts == ["rollcall", "openapi.json"]:
-            return Need(role=None, scope=EVERYWHERE)
-        is_accounts = parts[:2] == ["rollcall", "accounts"]
-        return Need(role=Role.OWNER if is_accounts else role, scope=EVERYWHERE)
+        is_accounts = parts[:2] in (["rollcall", "accounts"], ["rollcall", "keys"])
+        shows_own = role is Role.READER and parts[1:2] in (["scalesets"], ["events"])
+        return Need(role=Role.OWNER if is_accounts else role, scope=EVERYWHERE, inside=shows_own)
     subscription = "/" + "/".join(parts[:2])
     if _is_shared(parts[2:], role):
         return Need(role=Role.READER, scope=subscription, inside=True)
-    scope = "/" + "/".join(parts)
-    is_group = len(parts) == 4 and parts[2] == "resourcegroups"
-    return Need(role=role, scope=scope, inside=role is Role.READER and is_group)
+    if role is Role.READER and (above := _listed_from(parts)):
+        return Need(role=role, scope=above, inside=True)
+    return Need(role=role, scope="/" + "/".join(parts))
+
+
+def _listed_from(parts: list[str]) -> str:
+    """Return the scope of a list that shows each client its own part of it; '' for others.
+
+    A list that is not named here needs a role on all that could be in it.
+    """
+    is_group = parts[2:3] == ["resourcegroups"] and len(parts) >= 4
+    above = parts[:4] if is_group else parts[:2]
+    match parts[len(above) :]:
+        case []:
+            return "/" + "/".join(above) if is_group else ""
+        case ["resources"] | ["providers", "microsoft.network", _]:
+            return "/" + "/".join(above)
+        case ["providers", "microsoft.compute", "virtualmachinescalesets"]:
+            return "/" + "/".join(above)
+        case ["resourcegroups"]:
+            return "/" + "/".join(above)
+        case ["providers", "microsoft.compute", "locations", _, "virtualmachinescalesets"]:
+            return "/" + "/".join(above)
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What a request does, in Azure's words."""
+
+    name: str  # such as Microsoft.Compute/virtualMachineScaleSets/write
+    scope: str
+
+
+_VERBS = {"PUT": "write", "PATCH": "write", "DELETE": "delete"}
+
+
+def action_of(method: str, path: str) -> Action:
+    """Return what a request does to what; `path` is a normal one, in the client's own case."""
+    parts = [part for part in path.split("/") if part]
+    namespace, words, before = _words(parts)
+    acted: list[str] = []
+    if method == "POST" and words:  # `…/name/start`, or two words as in `…/rollingUpgrades/cancel`
+        count = 1 if len(words) % 2 else 2
+        words, acted = words[:-count], [*words[-count:], "action"]
+    kinds = words[::2]
+    named = words if len(words) % 2 == 0 else words[:-1]
+    scope = [*before, *named] if parts[:1] == ["subscriptions"] else []
+    name = [namespace, *kinds, *(acted or [_VERBS.get(method, "read")])]
+    return Action(name="/".join(name), scope="/" + "/".join(scope))
+
+
+def _words(parts: list[str]) -> tuple[str, list[str], list[str]]:
+    """Return the provider, its types and names in turns, and what is before them."""
+    if "providers" in parts:
+        at = len(parts) - 1 - parts[::-1].index("providers")
+        return "/".join(parts[at + 1 : at + 2]), parts[at + 2 :], parts[: at + 2]
+    if parts[:1] == ["subscriptions"]:
+        return "Microsoft.Resources", parts, []
+    if parts[:1] == ["rollcall"]:
+        ending = parts[-1:] if len(parts) > 3 else []  # what is done to it, or a part of it
+        return "Rollcall", [*parts[1:2], *([""] if ending else []), *ending], []
+    return "Rollcall", parts[:1], []
 
 
 def _is_shared(rest: list[str], role: Role) -> bool:

@@ -10,6 +10,7 @@ import asyncpg
 from fastapi import Depends, Query, Request
 
 from http_api import store
+from http_api.domain.access import Principal
 from http_api.domain.api_versions import OLDEST
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import parse_body
@@ -88,6 +89,13 @@ def balancer_place(subscription: str, group: str, name: str) -> ResourceId:
     return resource_id(subscription=subscription, group=group, type=LOAD_BALANCERS, name=name)
 
 
+def scopes_of(request: Request) -> tuple[str, ...] | None:
+    """Return the scopes whose resources the client may be shown; None: all."""
+    principal: Principal = request.state.principal
+    return principal.scopes
+
+
+Scopes = Annotated[tuple[str, ...] | None, Depends(scopes_of)]
 Pool = Annotated[asyncpg.Pool, Depends(pool_of)]
 ApiVersion = Annotated[str, Depends(need_api_version)]
 When = Annotated[Conditions, Depends(conditions_of)]

@@ -5,16 +5,18 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from rollcall_kit.database import DATABASE_AWAY
 
 from http_api import installation
-from http_api.errors import ApiError
+from http_api.domain.access import Principal, needed
+from http_api.errors import ApiError, refuse
 from http_api.routes.common import Pool, ServerOf
 from http_api.writes import Server
 
 router = APIRouter(tags=["events"], prefix="/rollcall/events")
+IMAGES = "images"  # the stream that everybody who may look at anything may read
 POLL = 0.2  # seconds between looks at the log, while a stream waits for more
 STREAM_PAGE = 200
 RETRY = 1000  # milliseconds after which a client that lost its stream asks again
@@ -25,8 +27,11 @@ After = Annotated[int | None, Query(ge=0, lt=2**63)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-def stream_name(scale_set: str, stream: str) -> str:
-    """Return the log's stream: a set's id in lower case, or `images`. Raises ApiError 400."""
+def stream_name(request: Request, scale_set: ScaleSetId = "", stream: Stream = "") -> str:
+    """Return the log's stream: a set's id in lower case, or `images`.
+
+    Raises ApiError 400 for none, 403 for a set that the client may not look at.
+    """
     name = (scale_set or stream).lower().rstrip("/")
     if not name:
         raise ApiError(
@@ -35,7 +40,14 @@ def stream_name(scale_set: str, stream: str) -> str:
             "Say which events: scaleSet=<resource id>, or stream=images.",
             target="scaleSet",
         )
+    principal: Principal = request.state.principal
+    if name != IMAGES and not principal.may(needed("GET", name)):
+        failure = refuse(principal, "GET", name)
+        raise ApiError(403, failure.code, failure.message)
     return name
+
+
+StreamName = Annotated[str, Depends(stream_name)]
 
 
 def cloud_event(row: Mapping[str, Any]) -> str:
@@ -76,13 +88,11 @@ def log_page(request: Request, rows: Sequence[Mapping[str, Any]], limit: int) ->
 async def list_events(
     request: Request,
     pool: Pool,
-    scale_set: ScaleSetId = "",
-    stream: Stream = "",
+    name: StreamName,
     after: After = None,
     limit: Limit = 200,
 ) -> Response:
     """Return a page of the log after a sequence number, oldest first."""
-    name = stream_name(scale_set, stream)
     async with pool.acquire() as connection:
         rows = await installation.events(connection, name, after=after or 0, limit=limit + 1)
     return log_page(request, rows, limit)
@@ -92,8 +102,7 @@ async def list_events(
 async def stream_events(
     pool: Pool,
     server: ServerOf,
-    scale_set: ScaleSetId = "",
-    stream: Stream = "",
+    name: StreamName,
     after: After = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -102,7 +111,6 @@ async def stream_events(
     `Last-Event-ID` takes a stream up where it broke, and comes before `after`; with neither, it
     begins with what happens from now on. `after=0` begins at the beginning.
     """
-    name = stream_name(scale_set, stream)
     if last_event_id is not None:
         if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19):
             raise ApiError(

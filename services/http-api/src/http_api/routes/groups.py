@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from rollcall_kit.outbox import Connection
 
 from http_api import resources
+from http_api.domain.access import Principal
 from http_api.domain.documents import Reader
 from http_api.domain.merging import merge_patch, without
 from http_api.domain.present.scale_sets import Stored, group_json
@@ -18,6 +19,7 @@ from http_api.routes.common import (
     SUBSCRIPTION,
     JsonBody,
     Pool,
+    Scopes,
     ServerOf,
     SkipToken,
     Top,
@@ -115,11 +117,15 @@ async def delete(request: Request, subscription: str, group: str, server: Server
 
 
 @router.get(SUBSCRIPTION + "/resourceGroups")
-async def list_all(subscription: str, pool: Pool, server: ServerOf) -> Response:
-    """Return the resource groups of a subscription."""
+async def list_all(
+    request: Request, subscription: str, pool: Pool, server: ServerOf
+) -> Response:
+    """Return the resource groups of a subscription that the client may see, or see a part of."""
+    principal: Principal = request.state.principal
     async with pool.acquire() as connection:
         found = await resources.groups(connection, subscription, location=server.config.location)
-    return JSONResponse({"value": [group_json(each) for each in found]})
+    shown = [group_json(each) for each in found if principal.sees(each.id)]
+    return JSONResponse({"value": shown})
 
 
 @router.get(SUBSCRIPTION + "/resources")
@@ -129,6 +135,7 @@ async def list_resources(
     subscription: str,
     pool: Pool,
     server: ServerOf,
+    scopes: Scopes,
     filter: Annotated[str, Query(alias="$filter")] = "",
     top: Top = None,
     skip_token: SkipToken = "",
@@ -148,6 +155,7 @@ async def list_resources(
             type=match[1] if match else None,
             after=skip_token,
             limit=limit + 1,
+            scopes=scopes,
         )
     value = [
         {

@@ -16,6 +16,7 @@ from http_api.routes.common import (
     BalancerPlace,
     JsonBody,
     Pool,
+    Scopes,
     ServerOf,
     SkipToken,
     When,
@@ -96,6 +97,7 @@ async def list_all(
     pool: Pool,
     server: ServerOf,
     subscription: str,
+    scopes: Scopes,
     group: str | None = None,
     skip_token: SkipToken = "",
 ) -> Response:
@@ -103,7 +105,12 @@ async def list_all(
     limit = server.settings.api_page_size
     async with pool.acquire() as connection:
         found = await store.load_balancers(
-            connection, subscription=subscription, group=group, after=skip_token, limit=limit + 1
+            connection,
+            subscription=subscription,
+            group=group,
+            after=skip_token,
+            limit=limit + 1,
+            scopes=scopes,
         )
     token = found[limit - 1].id.lower() if len(found) > limit else None
     return JSONResponse(page(request, [load_balancer_json(each) for each in found[:limit]], token))

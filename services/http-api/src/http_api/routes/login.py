@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import re
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote
 
@@ -17,13 +16,6 @@ from http_api.urls import base_url
 
 log = structlog.get_logger()
 router = APIRouter(tags=["login"])
-# Nobody needs a token for these.
-OPEN = re.compile(
-    r"/metadata/endpoints"
-    r"|/[A-Za-z0-9.-]+/(v2\.0/)?\.well-known/openid-configuration"
-    r"|/[A-Za-z0-9.-]+/oauth2/(v2\.0/)?token"
-    r"|/[A-Za-z0-9.-]+/discovery/(v2\.0/)?keys"
-)
 # Besides the tenant's own id; clients need no instance discovery for adfs.
 _TENANTS = ("adfs", "common", "organizations")
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}

@@ -23,6 +23,7 @@ from http_api.routes.common import (
     SUBSCRIPTION,
     JsonBody,
     Pool,
+    Scopes,
     ServerOf,
     SkipToken,
     When,
@@ -146,6 +147,7 @@ async def list_all(
     pool: Pool,
     server: ServerOf,
     subscription: str,
+    scopes: Scopes,
     skip_token: SkipToken = "",
 ) -> Response:
     """Return the kept resources of a type."""
@@ -158,6 +160,7 @@ async def list_all(
             group=request.path_params.get("group"),
             after=skip_token,
             limit=limit + 1,
+            scopes=scopes,
         )
     token = found[limit - 1].id.lower() if len(found) > limit else None
     return JSONResponse(page(request, [kept_json(each, type) for each in found[:limit]], token))
