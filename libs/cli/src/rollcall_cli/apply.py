@@ -149,7 +149,7 @@ def _wait(session: Session, done: Sequence[Applied], timeout: float | None) -> N
             "properties.upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade",
         )
         if automatic:
-            end = waiter.until_settled(each.before, each.operation)
+            end = waiter.until_settled(each.before, each.operation, insist=False)
         else:
             end = Exit.DONE if waiter.until_done(each.operation) else Exit.STILL_RUNNING
         code = code or end

@@ -32,6 +32,12 @@ Params = Mapping[str, str | int]
 class ClientError(Exception):
     """The server gave no answer, or another one than was needed; the message says what to do."""
 
+    def __init__(self, what: str, todo: str = "") -> None:
+        """Take what is wrong, and what mends it."""
+        super().__init__(f"{what}: {todo}" if todo else what)
+        self.what = what
+        self.todo = todo
+
 
 class NotFoundError(ClientError):
     """The server knows no such thing."""
@@ -54,7 +60,11 @@ class NotDoneError(ClientError):
 
 
 class LoginError(ClientError):
-    """The server does not know who asks, or does not let them."""
+    """The server does not know who asks."""
+
+
+class ForbiddenError(ClientError):
+    """The server knows who asks, and does not let them."""
 
 
 @contextmanager
@@ -280,49 +290,48 @@ class Api:
         text = str(error) or type(error).__name__
         if "CERTIFICATE" in text.upper():
             return UntrustedError(
-                f"the certificate of {self.url} is not trusted ({text}): name the file of the "
-                f"authority that signed it, with `rollcall login --server {self.url} --ca-file "
-                "FILE` or SSL_CERT_FILE; `rollcall up --tls` prints where its own is"
+                f"the certificate of {self.url} is not trusted ({text})",
+                "name the file of the authority that signed it, with `rollcall login --server "
+                f"{self.url} --ca-file FILE` or SSL_CERT_FILE; `rollcall up --tls` prints where "
+                "its own is",
             )
+        what = f"the API at {self.url} cannot be reached ({text})"
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http:"):
-            return UnreachableError(
-                f"the API at {self.url} cannot be reached ({text}): it may speak https; try "
-                f"--url https{self.url.removeprefix('http')}"
-            )
+            other = f"https{self.url.removeprefix('http')}"
+            return UnreachableError(what, f"it may speak https; try --url {other}")
         if "WRONG_VERSION_NUMBER" in text.upper() or "RECORD_LAYER" in text.upper():
-            return UnreachableError(
-                f"the API at {self.url} cannot be reached ({text}): it may speak plain http; try "
-                f"--url http{self.url.removeprefix('https')}"
-            )
+            other = f"http{self.url.removeprefix('https')}"
+            return UnreachableError(what, f"it may speak plain http; try --url {other}")
         return UnreachableError(
-            f"the API at {self.url} cannot be reached ({text}): is the server up, and is "
-            f"{self.target.named_by} right? --url, ROLLCALL_URL or `rollcall login` name another "
-            "one; `rollcall doctor` looks closer"
+            what,
+            f"is the server up (`rollcall up`, `docker compose up`), and is {self.target.named_by} "
+            "right? --url, ROLLCALL_URL or `rollcall login` name another one; `rollcall doctor` "
+            "looks closer",
         )
 
     def _refused(self, answer: httpx.Response) -> ClientError:
         said, code = _error_words(answer)
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
-            who = "asks for a token" if self._is_nobody else "does not take this token"
-            return LoginError(
-                f"the API at {self.url} {who} ({said}): log in with `rollcall login --server "
-                f"{self.url}`, name a token's file with --token-file, or set ROLLCALL_API_TOKEN"
-            )
-        if answer.status_code == httpx.codes.FORBIDDEN:
-            return LoginError(
-                f"the API at {self.url} answered {said} Ask the owner for that role, or log in "
-                "with another account: `rollcall login`"
-            )
-        missing = answer.status_code == httpx.codes.NOT_FOUND
-        if missing and code == "NotFound":
-            said += " Is this Rollcall's API, and not older than this command?"
-        busy = answer.status_code in (
-            httpx.codes.BAD_GATEWAY,
-            httpx.codes.SERVICE_UNAVAILABLE,
-            httpx.codes.GATEWAY_TIMEOUT,
-        )
-        cls = NotFoundError if missing else BusyError if busy else ClientError
-        return cls(f"the API at {self.url} answered {said}")
+        what = f"the API at {self.url} answered {said}"
+        match answer.status_code:
+            case httpx.codes.UNAUTHORIZED:
+                who = "asks for a token" if self._is_nobody else "does not take this token"
+                return LoginError(
+                    f"the API at {self.url} {who} ({said.rstrip('.')})",
+                    f"log in with `rollcall login --server {self.url}`, name a token's file with "
+                    "--token-file, or set ROLLCALL_API_TOKEN",
+                )
+            case httpx.codes.FORBIDDEN:
+                return ForbiddenError(
+                    what.rstrip("."),
+                    "ask the owner for that role, or log in with another account (`rollcall "
+                    "login`)",
+                )
+            case httpx.codes.NOT_FOUND:
+                older = "is this Rollcall's API, and not older than this command?"
+                return NotFoundError(what.rstrip("."), older if code == "NotFound" else "")
+            case httpx.codes.BAD_GATEWAY | httpx.codes.SERVICE_UNAVAILABLE:
+                return BusyError(what)
+        return ClientError(what)
 
     @property
     def _is_nobody(self) -> bool:
@@ -424,8 +433,9 @@ def _error_words(answer: httpx.Response) -> tuple[str, str]:
         error = answer.json()["error"]
         said = f"{error['code']}: {error['message']}"
         for detail in error.get("details") or ():
-            target = f"{detail['target']}: " if detail.get("target") else ""
-            said += f"\n  - {target}{detail['message']}"
+            message, target = str(detail["message"]), detail.get("target")
+            place = f"{target}: " if target and not message.startswith(target) else ""
+            said += f"\n  - {place}{message}"
         return said, str(error["code"])
     except (ValueError, KeyError, TypeError):
         return f"status {answer.status_code}", ""

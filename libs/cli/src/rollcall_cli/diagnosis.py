@@ -74,12 +74,14 @@ class Facts:
     url: str
     reached: Reached
     message: str = ""  # what went wrong
+    todo: str = ""  # what may mend it
     seconds: float = 0.0  # for one answer
     here: datetime  # this machine's clock, in the middle of the question
     there: datetime | None = None  # the server's
     certificate_ends: datetime | None = None
     health: Document | None = None  # GET /rollcall/health
-    missing: Sequence[Document] = ()  # what /readyz lacks, where the health could not be read
+    ready: bool | None = None  # what /readyz says, where the health could not be read
+    missing: Sequence[Document] = ()  # what it lacks
     database: Direct | None = None
     broker: Direct | None = None
     queues: Sequence[Queue] = ()
@@ -109,20 +111,10 @@ def is_well(findings: Sequence[Finding]) -> bool:
 
 
 def _server(facts: Facts) -> Iterator[Finding]:
-    match facts.reached:
-        case Reached.AWAY:
-            fix = "start it (`rollcall up`, `docker compose up`), or name it with --url"
-            yield Finding(check="server", state=State.FAULT, message=facts.message, fix=fix)
-            return
-        case Reached.UNTRUSTED:
-            yield Finding(
-                check="tls",
-                state=State.FAULT,
-                message=facts.message,
-                fix=f"`rollcall login --server {facts.url} --ca-file FILE` with the authority that "
-                "signed it; that of `rollcall up --tls` is tls/ca.pem of its state folder",
-            )
-            return
+    if facts.reached in (Reached.AWAY, Reached.UNTRUSTED):
+        check = "server" if facts.reached is Reached.AWAY else "tls"
+        yield Finding(check=check, state=State.FAULT, message=facts.message, fix=facts.todo)
+        return
     took = length(facts.seconds) if facts.seconds >= 1 else f"{facts.seconds * 1000:.0f} ms"
     version = f", version {facts.health['version']}" if facts.health is not None else ""
     yield Finding(check="server", state=State.OK, message=f"{facts.url} answers in {took}{version}")
@@ -132,8 +124,8 @@ def _server(facts: Facts) -> Iterator[Finding]:
                 check="login",
                 state=State.FAULT,
                 message=facts.message,
-                fix=f"`rollcall login --server {facts.url}`; the owner gives an account another "
-                "secret with POST /rollcall/accounts/ID/secret",
+                fix=f"{facts.todo}; the owner gives an account another secret with POST "
+                "/rollcall/accounts/ID/secret",
             )
         case Reached.FORBIDDEN:
             yield Finding(
@@ -232,7 +224,7 @@ def _database(facts: Facts) -> Finding:
             message=f"http-api does not reach PostgreSQL{said}{where}",
             fix=fix,
         )
-    return _well("database", "PostgreSQL", facts.health is not None, facts.database)
+    return _well("database", "PostgreSQL", facts, facts.database)
 
 
 def _broker(facts: Facts) -> Finding:
@@ -258,14 +250,14 @@ def _broker(facts: Facts) -> Finding:
             message=f"http-api does not reach RabbitMQ ({told}){where}",
             fix=fix,
         )
-    return _well("broker", "RabbitMQ", facts.health is not None, facts.broker)
+    return _well("broker", "RabbitMQ", facts, facts.broker)
 
 
-def _well(check: str, name: str, told: bool, direct: Direct | None) -> Finding:
+def _well(check: str, name: str, facts: Facts, direct: Direct | None) -> Finding:
     if direct is not None:
         words = f"{name} answers at {direct.where} ({direct.source})"
         return Finding(check=check, state=State.OK, message=words)
-    if told:
+    if facts.health is not None or facts.ready:
         return Finding(check=check, state=State.OK, message=f"http-api reaches {name}")
     return Finding(
         check=check,
@@ -316,8 +308,8 @@ def _services(facts: Facts) -> Iterator[Finding]:
                 fix="start orchestrator and image-publisher: each makes its own tables",
             )
         )
-    unpublished = int((health or {}).get("unpublished") or 0)
-    if unpublished > BACKLOG and health is not None and health["broker"]["up"]:
+    unpublished = None if health is None else health["unpublished"]
+    if health is not None and health["broker"]["up"] and (unpublished or 0) > BACKLOG:
         faults.append(
             Finding(
                 check="services",
@@ -327,15 +319,22 @@ def _services(facts: Facts) -> Iterator[Finding]:
             )
         )
     yield from faults
-    if not faults and (facts.queues or health is not None):
-        read = (
-            f"{counted(len(facts.queues), 'queue is', 'queues are')} read, " if facts.queues else ""
+    if not faults:
+        yield _quiet(facts, unpublished)
+
+
+def _quiet(facts: Facts, unpublished: int | None) -> Finding:
+    """Return what is known of services that nothing is wrong with."""
+    words = []
+    if facts.queues:
+        words.append(f"{counted(len(facts.queues), 'queue is', 'queues are')} read")
+    if unpublished is not None:
+        words.append(f"{counted(unpublished, 'event waits', 'events wait')} to be published")
+    if not words:
+        return Finding(
+            check="services", state=State.UNKNOWN, message="the services could not be looked at"
         )
-        yield Finding(
-            check="services",
-            state=State.OK,
-            message=f"{read}{unpublished} events wait to be published",
-        )
+    return Finding(check="services", state=State.OK, message=", ".join(words))
 
 
 # --- agents and feeds -----------------------------------------------------------------------------

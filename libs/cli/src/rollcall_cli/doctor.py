@@ -80,5 +80,10 @@ def shown(findings: Sequence[Finding]) -> RenderableType:
             message.append(f"\nto do: {each.fix}", style="bold")
         rows.add_row(Text(word, style=colour), each.check, message)
     faults = sum(each.state is State.FAULT for each in findings)
-    end = f"{counted(faults, 'thing is', 'things are')} wrong." if faults else "All is well."
-    return Group(rows, Text(), Text(end, style="bold red" if faults else "bold green"))
+    if faults:
+        end = Text(f"{counted(faults, 'thing is', 'things are')} wrong.", style="bold red")
+    elif any(each.state is State.UNKNOWN for each in findings):
+        end = Text("Nothing is wrong, as far as could be seen.", style="bold yellow")
+    else:
+        end = Text("All is well.", style="bold green")
+    return Group(rows, Text(), end)

@@ -1,13 +1,13 @@
 """What doctor looks at: the API, and where it can the database and the broker themselves."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -21,6 +21,7 @@ from rollcall_cli.client import (
     Api,
     BusyError,
     ClientError,
+    ForbiddenError,
     LoginError,
     UnreachableError,
     UntrustedError,
@@ -60,9 +61,9 @@ def _ask(api: Api) -> Facts:
     try:
         alive = api.raw("/healthz")
     except UntrustedError as error:
-        return replace(facts, reached=Reached.UNTRUSTED, message=_first_line(error))
+        return _came(facts, Reached.UNTRUSTED, error)
     except UnreachableError as error:
-        return replace(facts, reached=Reached.AWAY, message=_first_line(error))
+        return _came(facts, Reached.AWAY, error)
     took = time.monotonic() - began
     facts = replace(
         facts,
@@ -83,26 +84,31 @@ def _ask(api: Api) -> Facts:
             there=datetime.fromisoformat(health["time"]),
         )
     except LoginError as error:
-        kind = Reached.FORBIDDEN if "AuthorizationFailed" in str(error) else Reached.REFUSED
-        facts = replace(facts, reached=kind, message=_first_line(error))
+        facts = _came(facts, Reached.REFUSED, error)
+    except ForbiddenError as error:
+        facts = _came(facts, Reached.FORBIDDEN, error)
     except (BusyError, UnreachableError) as error:
-        facts = replace(facts, message=str(error))
-    except (ClientError, KeyError, TypeError) as error:
-        facts = replace(facts, reached=Reached.OLDER, message=_first_line(error))
-    return replace(facts, missing=_missing(api))
+        facts = replace(facts, message=error.what)
+    except ClientError as error:
+        facts = _came(facts, Reached.OLDER, error)
+    except (KeyError, TypeError, ValueError) as error:
+        facts = replace(facts, reached=Reached.OLDER, message=f"it lacks {error}")
+    return _readiness(api, facts)
 
 
-def _missing(api: Api) -> list[Any]:
-    """Return what the server itself says that it lacks; anybody may ask that."""
+def _readiness(api: Api, facts: Facts) -> Facts:
+    """Return the facts with what the server says that it lacks; anybody may ask that."""
     try:
-        error = api.raw("/readyz").json().get("error") or {}
+        answer = api.raw("/readyz")
+        error = answer.json().get("error") or {}
     except (UnreachableError, ValueError, AttributeError):
-        return []
-    return list(error.get("details") or ())
+        return facts
+    missing = tuple(error.get("details") or ())
+    return replace(facts, ready=answer.is_success, missing=missing)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _came(facts: Facts, reached: Reached, error: ClientError) -> Facts:
+    return replace(facts, reached=reached, message=error.what.splitlines()[0], todo=error.todo)
 
 
 def _date_of(answer: httpx.Response) -> datetime | None:
@@ -172,6 +178,8 @@ def _rabbit(folder: Path) -> Backing | None:
 async def _look(
     facts: Facts, database: Backing | None, broker: Backing | None, hosts: Iterable[str]
 ) -> Facts:
+    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)  # what fails is told as a finding
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     looked, (asked, queues) = await asyncio.gather(_database(database), _broker(broker, hosts))
     return replace(facts, database=looked, broker=asked, queues=queues)
 

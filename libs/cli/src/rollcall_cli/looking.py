@@ -10,7 +10,7 @@ from rollcall_cli.client import Api, ClientError
 from rollcall_cli.naming import near
 from rollcall_cli.session import Session, SetName, on_server
 from rollcall_cli.tables import (
-    history_table,
+    history_lines,
     image_parts,
     images_table,
     instances_table,
@@ -98,7 +98,7 @@ def history(
         return
     place = "rollcall/upgrades" if every else "osUpgradeHistory"
     found = session.api.items(f"{id}/{place}")
-    session.put({"value": found}, lambda: history_table(found, now))
+    session.put({"value": found}, lambda: history_lines(found, now))
 
 
 def _newest(api: Api, id: str) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ STATUS = {"Completed": "green", "Faulted": "red", "Cancelled": "yellow", "Rollin
 PHASES = {"ready": "green", "failed": "red"}
 HEALTH = {"Healthy": "green", "Unhealthy": "red"}
 NOBODY = "-"
+NUMBERS = ("instances", "capacity", "healthy", "failed", "id", "batch")
 
 
 def at(document: Any, path: str) -> Any:
@@ -31,22 +33,28 @@ def table(
 ) -> RenderableType:
     """Return rows under their headings; a sentence where there is none.
 
-    The last column is wrapped where the terminal is too narrow, the others are not.
+    Columns that say nothing are left out. The last one is wrapped where the terminal is too narrow,
+    the others are not.
     """
     shown, names = list(rows), list(columns)
     if not shown:
         return Text(empty, style="dim")
+    telling = [
+        place
+        for place in range(len(names))
+        if any(str(row[place]).strip() not in ("", NOBODY) for row in shown)
+    ]
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(names):
-        numbers = name in ("instances", "batches", "capacity", "healthy", "id")
+    for place in telling:
         made.add_column(
-            name,
-            no_wrap=place < len(names) - 1,
+            names[place],
+            no_wrap=place != telling[-1],
             overflow="fold",
-            justify="right" if numbers else "left",
+            justify="right" if names[place] in NUMBERS else "left",
         )
     for row in shown:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        cells = (row[place] for place in telling)
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     return made
 
 
@@ -66,19 +74,20 @@ def place(id: str) -> tuple[str, str]:
 
 
 def sets_table(sets: Sequence[Document]) -> RenderableType:
-    """Return scale sets, one a row."""
+    """Return scale sets, one a row; their subscription where there are several."""
+    several = len({place(each["id"])[0].lower() for each in sets}) > 1
     return table(
         ("name", "subscription", "group", "capacity", "image", "automatic", "state", "waits for"),
-        (_set_row(each) for each in sets),
+        (_set_row(each, several) for each in sets),
         "There is no scale set. `rollcall apply -f FILE` makes one.",
     )
 
 
-def _set_row(document: Document) -> Sequence[Text | str]:
+def _set_row(document: Document, several: bool) -> Sequence[Text | str]:
     subscription, group = place(document["id"])
     return (
         Text(document["name"], style="bold"),
-        subscription,
+        subscription if several else "",
         group,
         str(at(document, "sku.capacity")),
         image_words(at(document, "properties.virtualMachineProfile.storageProfile.imageReference")),
@@ -267,31 +276,46 @@ def size_words(size: float) -> str:
 # --- history --------------------------------------------------------------------------------------
 
 
-def history_table(entries: Sequence[Document], now: datetime) -> RenderableType:
-    """Return upgrades, newest first, of osUpgradeHistory or of Rollcall's own record."""
-    return table(
-        ("started", "took", "version", "status", "by", "instances", "id", "why"),
-        (_history_row(each, now) for each in entries),
-        "The set never had an upgrade.",
-    )
+def history_lines(entries: Sequence[Document], now: datetime) -> RenderableType:
+    """Return upgrades, newest first, of osUpgradeHistory or of Rollcall's own record.
+
+    A line each, and below it the id, and why it ended so where that has to be said.
+    """
+    if not entries:
+        return Text("The set never had an upgrade.", style="dim")
+    flat = [_flat(each) for each in entries]
+    rows = [_history_row(each, now) for each in flat]
+    heads = ("started", "took", "version", "status", "instances", "by")
+    widths = [max(len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
+    parts: list[RenderableType] = [Text(_spread(heads, widths), style="bold")]
+    for each, row in zip(flat, rows, strict=True):
+        line = Text(_spread(row, widths))
+        line.highlight_words([each["status"]], style=STATUS.get(each["status"], ""))
+        parts.append(line)
+        parts.append(Text(f"  {each['id']}", style="dim"))
+        error = each.get("error")
+        if error:
+            said = Text(f"{error['code']}: {error['message']}", style="red")
+            parts.append(Padding(said, (0, 0, 0, 2)))
+    return Group(*parts)
 
 
-def _history_row(entry: Document, now: datetime) -> Sequence[Text | str]:
-    flat = _flat(entry)
+def _spread(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _history_row(flat: Document, now: datetime) -> Sequence[str]:
     begin = datetime.fromisoformat(flat["startTime"])
     end = flat["endTime"]
     took = length((datetime.fromisoformat(end) if end else now) - begin)
     done, total = _progress(flat)
-    error = flat.get("error") or {}
     return (
         local(begin, now),
         took if end else f"{took} so far",
         flat["targetImageReference"]["version"],
-        Text(flat["status"], style=STATUS.get(flat["status"], "")),
-        flat["startedBy"],
+        flat["status"],
         f"{done} of {total}",
-        Text(flat["id"], style="dim"),
-        Text(str(error.get("message") or flat.get("reason") or "")),
+        flat["startedBy"],
     )
 
 
@@ -336,12 +360,11 @@ def upgrade_page(upgrade: Document, now: datetime) -> RenderableType:
         ),
         "",
     )
-    parts: list[RenderableType] = [
-        Text.assemble(("Upgrade ", "bold"), _last(upgrade, now)),
-        Text(upgrade["reason"]),
-    ]
-    if upgrade["error"] is not None:
-        error = upgrade["error"]
+    parts: list[RenderableType] = [Text.assemble(("Upgrade ", "bold"), _last(upgrade, now))]
+    error = upgrade["error"]
+    if error is None or error["message"] != upgrade["reason"]:
+        parts.append(Text(upgrade["reason"]))
+    if error is not None:
         parts.append(Text(f"{error['code']}: {error['message']}", style="red"))
     return Group(*parts, Text(), batches, Text(), instances)
 

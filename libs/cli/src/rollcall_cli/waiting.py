@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from rollcall_cli.client import Api, BusyError, NotDoneError, UnreachableError
 from rollcall_cli.exits import Exit
 from rollcall_cli.moments import parse_duration
+from rollcall_cli.output import console
 from rollcall_cli.picture import ENDS, RUNNING, Picture, picture
 from rollcall_cli.tables import outcome
 from rollcall_cli.views import View
@@ -110,12 +112,14 @@ class Waiter:
             if not self.pause():
                 return Exit.STILL_RUNNING
 
-    def until_settled(self, before: Upgrade | None, operation: str | None = None) -> Exit:
+    def until_settled(
+        self, before: Upgrade | None, operation: str | None = None, *, insist: bool = True
+    ) -> Exit:
         """Return how what a changed model brings about ended.
 
         First the set has as many instances as it says; then the upgrade that begins by itself, if
         one does. `before` is the newest upgrade from before the change. Raises NotDoneError where
-        something keeps it from that.
+        something keeps the set from its size or, if that is insisted on, from an upgrade.
         """
         is_new = other_than(before)
         if operation is not None and not self.until_done(operation):
@@ -132,6 +136,8 @@ class Waiter:
                 if seen.waiting_code != code:
                     same_since, code = time.monotonic(), seen.waiting_code
                 patient = SETTLES * (6 if code in PASSING else 1)
+                if code not in PASSING and not insist:
+                    return Exit.DONE
                 if time.monotonic() - same_since > patient:
                     raise NotDoneError(f"no upgrade starts: {seen.waiting}")
             if not self.pause():
@@ -187,6 +193,7 @@ def finish(end: Exit, upgrade: Upgrade | None, *, as_words: bool = True) -> None
     if end is Exit.STILL_RUNNING:
         print("rollcall: it still runs, and the time to wait is up", file=sys.stderr)
     elif as_words and upgrade is not None:
-        print(outcome(upgrade))
+        out = console()
+        out.print(Text(outcome(upgrade)), soft_wrap=not out.is_terminal)
     if end is not Exit.DONE:
         raise typer.Exit(end)
