@@ -12,24 +12,28 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from instance_agent.app import build_host, open_journal
+import aiodocker
+from instance_agent.app import build_driver, build_host, open_journal
 from instance_agent.domain.record import Operation, Order
-from instance_agent.drivers import files, procfs
+from instance_agent.driver import InstanceRef
+from instance_agent.drivers import files
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
 from instance_agent.stop_instances import stop_all
-from rollcall_cli.sample_image import build_image
 from rollcall_contracts.events import Event
 from rollcall_contracts.model import Drain, Extension, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
-from rollcall_testing import eventually, tiny_machine
+from rollcall_testing import eventually
+from rollcall_testing.instances import HOST, Place, kinds
 
-DRIVER = sys.argv[3]
+KIND = kinds()[sys.argv[3]]
 SET = "/sets/web"
+REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
 EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
@@ -73,25 +77,31 @@ class Killer:
         folders: Any = files.Folders
         folders.keep_process = self.around(folders.keep_process)
         folders.point_to = self.around(folders.point_to)
+        # Twice around each request that changes something in the engine.
+        client: Any = aiodocker.Docker
+        ask = client._do_query
+        reaching = self.around_async(ask)
+
+        async def query(docker: Any, *, method: str = "GET", **how: Any) -> Any:
+            return await (ask if method == "GET" else reaching)(docker, method=method, **how)
+
+        client._do_query = query
 
 
 def settings(folder: Path) -> Settings:
     return Settings.model_validate(
         {
-            "host": "h1",
-            "driver": DRIVER,
+            "host": HOST,
+            "driver": KIND.driver,
             "state_dir": folder,
-            "stop_grace": 1 if DRIVER == "process" else 0.1,
+            "stop_grace": 1 if KIND.takes_scripts else 0.1,
             "secrets_key": KEY,
         }
     )
 
 
 def image(folder: Path, version: str) -> Image:
-    if DRIVER == "process":
-        path = build_image(folder / f"{version}.tar.gz", version)
-    else:
-        path = tiny_machine.build_tiny_machine(folder / f"{version}.img", version)
+    path = KIND.build(folder / f"{version}{KIND.image_suffix}", version)
     content = path.read_bytes()
     return Image(
         publisher="P",
@@ -111,9 +121,10 @@ def job(operation: Operation, attempt: int, source: Image | None) -> Job:
         attempt=attempt,
         operation=operation,
         version=source.version if source else "",
+        digest=source.sha256 if source else "",
         generation=attempt,
     )
-    if DRIVER == "qemu":  # its guest takes no scripts, and listens on no port
+    if not KIND.takes_scripts:  # and its guest listens on no port
         return Job(order=order, image=source, provisioning=Provisioning(generation=attempt))
     provisioning = Provisioning(
         generation=attempt,
@@ -151,72 +162,40 @@ def in_child(run: Callable[[], None]) -> int:
         try:
             run()
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
-
-
-def boots(top: Path) -> list[str]:
-    if DRIVER == "process":
-        return lines(top / "data" / "0" / "boots")
-    return [f"{letter}.0.0" for letter in tiny_machine.history(top / "data" / "0.raw")]
-
-
-async def booted(top: Path, version: str) -> None:
+async def booted(place: Place, version: str) -> None:
     """Wait until the instance has written its line, a moment after its start."""
-    await eventually(lambda: boots(top)[-1:] == [version], timeout=20)
-
-
-def write_kept(top: Path) -> None:
-    if DRIVER == "process":
-        (top / "data" / "0" / "kept").write_text("content")
-        return
-    with (top / "data" / "0.raw").open("r+b") as file:
-        file.seek(4096)
-        file.write(b"content")
-
-
-def kept(top: Path) -> list[str]:
-    if DRIVER == "process":
-        return lines(top / "data" / "0" / "kept")
-    content = (top / "data" / "0.raw").read_bytes()[4096:8192]
-    return content.rstrip(b"\0").decode().split()
-
-
-def living(folder: Path) -> list[int]:
-    mark = "ROLLCALL_DATA_DIR" if DRIVER == "process" else "ROLLCALL_QEMU_INSTANCE"
-    return [
-        process.pid
-        for process, values in procfs.leaders_with(mark)
-        if values[mark].startswith(str(folder.resolve()))
-    ]
+    await eventually(lambda: KIND.boots(place)[-1:] == [version], timeout=20)
 
 
 def facts(folder: Path, reports: list[Event], expect_running: bool) -> dict[str, object]:
-    tops = [top for top in (folder / "instances").iterdir() if not top.name.startswith(".")]
-    alive = living(folder)
-    if not tops:
-        return {"reports": [r.model_dump(mode="json") for r in reports], "alive": alive}
-    data = tops[0] / "data" / "0"
+    place = Place(folder, REF.key)
+    alive = KIND.living(folder)
+    told = [r.model_dump(mode="json") for r in reports]
+    if not KIND.exists(place):
+        return {"reports": told, "alive": alive}
     if expect_running:
-        asyncio.run(booted(tops[0], str(getattr(reports[-1], "version", None))))
+        asyncio.run(booted(place, str(getattr(reports[-1], "version", None))))
     record = open_journal(settings(folder)).get(SET, "0")
+    seen = asyncio.run(build_driver(settings(folder)).observe(REF))
     return {
-        "reports": [r.model_dump(mode="json") for r in reports],
+        "reports": told,
         "alive": alive,
-        "boots": boots(tops[0]),
-        "scripts": lines(data / "scripts"),
-        "extensions": lines(data / "extensions"),
-        "kept": kept(tops[0]),
-        "os": os.readlink(tops[0] / "os"),
-        "disks": sorted(disk.name for disk in (tops[0] / "disks").iterdir()),
+        "boots": KIND.boots(place),
+        "scripts": KIND.lines(place, "scripts"),
+        "extensions": KIND.lines(place, "extensions"),
+        "kept": KIND.kept(place),
+        "os": seen.disk.name if seen.disk else None,
+        "disks": sorted(seen.disks),
         "swaps": record.swaps if record else None,
-        "leftovers": sorted(p.name for p in tops[0].rglob(".*.part")),
+        "leftovers": KIND.leftovers(place),
     }
 
 
@@ -236,9 +215,8 @@ def main() -> None:
             async def both() -> None:
                 for each in before:
                     await work(folder, [each], None)
-                    (top,) = (folder / "instances").iterdir()
-                    write_kept(top)
-                    await booted(top, each.order.version)
+                    await booted(Place(folder, REF.key), each.order.version)
+                    KIND.keep(Place(folder, REF.key), "content")
                 await work(folder, [asked], Killer(point))
 
             asyncio.run(both())
@@ -256,6 +234,7 @@ def main() -> None:
             assert in_child(again) == 0
         finally:
             in_child(lambda: sys.exit(asyncio.run(stop_all(settings(folder)))))
+            KIND.clear(folder)
 
     point = 1
     while True:

@@ -7,27 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollcall_testing import tiny_machine
+from rollcall_testing.instances import InstanceKind, kinds
 
 SCRIPT = Path(__file__).with_name("killed_agent.py")
 
 
-@pytest.fixture(params=["process", "qemu"])
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "qemu":
-        request.getfixturevalue("qemu_packages")
-    for name, value in tiny_machine.ENVIRONMENT.items():
+PARAMS = [
+    pytest.param(name, marks=[pytest.mark.compose] if name == "docker" else []) for name in kinds()
+]
+
+
+@pytest.fixture(params=PARAMS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> InstanceKind:
+    kind = kinds()[request.param]
+    kind.install()
+    for name, value in kind.environment.items():
         monkeypatch.setenv(name, value)
-    return str(request.param)
+    return kind
 
 
-async def at_every_point(folder: Path, operation: str, driver: str) -> list[dict[str, Any]]:
+async def at_every_point(folder: Path, operation: str, kind: InstanceKind) -> list[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(SCRIPT),
         str(folder),
         operation,
-        driver,
+        kind.driver,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -38,52 +43,52 @@ async def at_every_point(folder: Path, operation: str, driver: str) -> list[dict
     return found
 
 
-def ran(lines: list[str], version: str, driver: str) -> bool:
+def ran(lines: list[str], version: str, kind: InstanceKind) -> bool:
     """A script that was cut off runs again; never more often. The tiny machine takes none."""
-    return lines.count(version) in ((1, 2) if driver == "process" else (0,))
+    return lines.count(version) in ((1, 2) if kind.takes_scripts else (0,))
 
 
-async def test_an_upgrade_swaps_and_boots_once(tmp_path: Path, driver: str) -> None:
-    for facts in await at_every_point(tmp_path, "upgrade", driver):
+async def test_an_upgrade_swaps_and_boots_once(tmp_path: Path, kind: InstanceKind) -> None:
+    for facts in await at_every_point(tmp_path, "upgrade", kind):
         (report,) = facts["reports"]
         assert (report["type"], report["attempt"]) == ("instance.upgraded.v1", 9), facts
         assert facts["boots"] == ["1.0.0", "2.0.0"], facts
         assert facts["swaps"] == 2, facts  # one for its creation, one for the upgrade
         assert facts["kept"] == ["content"]
-        assert facts["os"] == "disks/000009-2.0.0"
+        assert facts["os"] == "000009-2.0.0"
         assert facts["disks"] == ["000001-1.0.0", "000009-2.0.0"]
-        assert ran(facts["scripts"], "2.0.0", driver), facts
-        assert ran(facts["extensions"], "2.0.0", driver), facts
-        assert facts["scripts"].count("1.0.0") == (driver == "process")
-        assert len(facts["alive"]) == 1, facts
+        assert ran(facts["scripts"], "2.0.0", kind), facts
+        assert ran(facts["extensions"], "2.0.0", kind), facts
+        assert facts["scripts"].count("1.0.0") == kind.takes_scripts
+        assert facts["alive"] == 1, facts
         assert facts["leftovers"] == []
 
 
-async def test_a_creation_makes_one_instance(tmp_path: Path, driver: str) -> None:
-    for facts in await at_every_point(tmp_path, "create", driver):
+async def test_a_creation_makes_one_instance(tmp_path: Path, kind: InstanceKind) -> None:
+    for facts in await at_every_point(tmp_path, "create", kind):
         (report,) = facts["reports"]
         assert (report["type"], report["attempt"]) == ("instance.created.v1", 9), facts
         assert (facts["boots"], facts["swaps"]) == (["2.0.0"], 1), facts
-        assert ran(facts["scripts"], "2.0.0", driver), facts
-        assert len(facts["alive"]) == 1, facts
+        assert ran(facts["scripts"], "2.0.0", kind), facts
+        assert facts["alive"] == 1, facts
 
 
-async def test_a_restore_puts_the_old_disk_back_once(tmp_path: Path, driver: str) -> None:
-    for facts in await at_every_point(tmp_path, "restore", driver):
+async def test_a_restore_puts_the_old_disk_back_once(tmp_path: Path, kind: InstanceKind) -> None:
+    for facts in await at_every_point(tmp_path, "restore", kind):
         (report,) = facts["reports"]
         assert (report["type"], report["version"]) == ("instance.restored.v1", "1.0.0"), facts
         assert facts["boots"] == ["1.0.0", "2.0.0", "1.0.0"], facts
         assert facts["swaps"] == 3, facts
         assert facts["disks"] == ["000001-1.0.0"], facts
-        once = ["1.0.0", "2.0.0"] if driver == "process" else []
+        once = ["1.0.0", "2.0.0"] if kind.takes_scripts else []
         assert facts["scripts"] == once  # they do not run again
         assert facts["kept"] == ["content"]
-        assert len(facts["alive"]) == 1, facts
+        assert facts["alive"] == 1, facts
 
 
-async def test_a_deletion_leaves_nothing(tmp_path: Path, driver: str) -> None:
-    for facts in await at_every_point(tmp_path, "delete", driver):
+async def test_a_deletion_leaves_nothing(tmp_path: Path, kind: InstanceKind) -> None:
+    for facts in await at_every_point(tmp_path, "delete", kind):
         (report,) = facts["reports"]
         assert report["type"] == "instance.deleted.v1"
-        assert facts["alive"] == []
+        assert facts["alive"] == 0
         assert "boots" not in facts  # no folder is left

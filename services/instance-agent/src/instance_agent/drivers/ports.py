@@ -2,6 +2,7 @@
 
 import socket
 import zlib
+from collections.abc import Iterable
 
 from rollcall_contracts.model import FailureCode
 
@@ -17,6 +18,10 @@ class Ports:
         self._taken = taken
         # Agents of one machine begin at different places, so that they rarely meet.
         self._first = zlib.crc32(host.encode()) % len(allowed)
+
+    def know(self, taken: Iterable[int]) -> None:
+        """Remember ports that instances have."""
+        self._taken.update(taken)
 
     def take(self) -> int:
         """Return a port that no instance has and nobody listens on. Raises OperationFailed."""

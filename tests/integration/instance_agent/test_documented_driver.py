@@ -1,0 +1,63 @@
+"""The driver of docs/drivers.md, as it stands there: installed, and taken through the suite."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parent
+KIND = """
+from rollcall_testing.instances import InstanceKind
+
+class HookKind(InstanceKind):
+    driver = "hook"
+
+KIND = HookKind()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What a process needs to find the installed package, and the program that it calls."""
+    text = (ROOT / "docs" / "drivers.md").read_text()
+    text = text[text.index("## A whole small driver") :]
+    blocks = dict(re.findall(r"```(toml|python|sh)\n(.*?)```", text, re.DOTALL))
+    package = tmp_path / "package"
+    module = package / "src" / "rollcall_hook_driver"
+    module.mkdir(parents=True)
+    (package / "pyproject.toml").write_text(blocks["toml"])
+    (module / "__init__.py").write_text(blocks["python"])
+    (module / "kind.py").write_text(KIND)
+    program = tmp_path / "hook"
+    program.write_text(blocks["sh"])
+    program.chmod(0o755)
+    site = tmp_path / "site"
+    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", site, package]
+    subprocess.run(command, check=True, timeout=120)
+    return {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "ROLLCALL_HOOK_PROGRAM": str(program),
+        "ROLLCALL_CONFORMANCE": "rollcall_hook_driver.kind:KIND",
+    }
+
+
+@pytest.mark.parametrize("suite", ["test_conformance.py", "test_kill.py"])
+def test_the_documented_driver_conforms(
+    suite: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", HERE / suite, "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        env={**environment, "PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    tests = re.findall(r"^(?:async )?def test_", (HERE / suite).read_text(), re.MULTILINE)
+    assert f"{len(tests)} passed" in done.stdout
