@@ -13,6 +13,7 @@ from rollcall_kit.database import migrations_of
 from rollcall_kit.secrets import seal
 from rollcall_kit.service import Context, Service
 
+from http_api.deploying import Deployer
 from http_api.settings import Settings
 from http_api.web import create_app
 from http_api.writes import Server
@@ -49,8 +50,13 @@ def build(settings: Settings) -> Service:
     config = load_config(settings.config)
 
     async def serve_http(context: Context) -> None:
-        app = create_app(Server(context=context, settings=settings, config=config))
-        await serve_app(app, listening_socket(settings), context, settings)
+        server = Server(context=context, settings=settings, config=config)
+        app = create_app(server)
+        deploying = asyncio.create_task(Deployer(server, app.state.inside).run())
+        try:
+            await serve_app(app, listening_socket(settings), context, settings)
+        finally:
+            deploying.cancel()
 
     return Service(
         name="http-api",

@@ -4,10 +4,13 @@ from fastapi import FastAPI
 
 from http_api.asgi import Gate
 from http_api.errors import add_handlers
+from http_api.inside import Inside
 from http_api.openapi import openapi_document
 from http_api.routes import (
     accounts,
     actions,
+    autoscale,
+    deployments,
     events,
     explain,
     extensions,
@@ -33,7 +36,8 @@ OPENAPI = "/rollcall/openapi.json"
 _MODULES = (scale_sets, extensions, upgrades, steering, hooks, explain, actions, instances)
 _OTHERS = (load_balancers, images, networks, holds, events, operations, status, groups)
 _LAST = (subscriptions, accounts, login)
-ROUTERS = tuple(module.router for module in (*_MODULES, *_OTHERS, *_LAST))
+_TEMPLATES = (deployments, autoscale)
+ROUTERS = tuple(m.router for m in (*_MODULES, *_TEMPLATES, *_OTHERS, *_LAST))
 
 
 def create_app(server: Server) -> FastAPI:
@@ -47,6 +51,7 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
+    app.state.inside = Inside(server, ROUTERS)
     app.openapi_schema = openapi_document(ROUTERS)
     add_handlers(app, ROUTERS)
     for router in ROUTERS:

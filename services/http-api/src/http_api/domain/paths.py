@@ -46,6 +46,14 @@ _WORDS = (
     "events",
     "Microsoft.Compute",
     "Microsoft.Network",
+    "deployments",
+    "operationStatuses",
+    "validate",
+    "whatIf",
+    "exportTemplate",
+    "calculateTemplateHash",
+    "Microsoft.Insights",
+    "autoscaleSettings",
 )
 _LITERALS = {word.lower(): word for word in _WORDS}
 # After these a literal stands where a name usually does.

@@ -34,7 +34,10 @@ TYPES: Mapping[str, Sequence[str]] = {
         "resourceGroups",
         "tenants",
         "resources",
+        "deployments",
+        "deployments/operations",
     ),
+    "Microsoft.Insights": ("autoscaleSettings",),
 }
 # Kept and given back; nothing here acts on them.
 KEPT_TYPES = tuple(
