@@ -33,6 +33,14 @@ async def test_a_group_is_made_read_listed_and_deleted_with_what_is_in_it(api: A
     only = {"$filter": "resourceType eq 'microsoft.network/loadbalancers'"}
     found = (await api.get(f"{SUB}/resources", params=only))["value"]
     assert [item["id"] for item in found] == [api.balancer]
+    # What `az network lb create` and `az resource list -g` ask.
+    named = "resourceGroup eq 'G' and name eq 'net' and resourceType eq '%s'"
+    for kind, ids in (("Microsoft.Network/virtualNetworks", [VNET]), ("Microsoft.X/ys", [])):
+        asked = {"$filter": named % kind}
+        found = (await api.get(f"{SUB}/resources", params=asked))["value"]
+        assert [item["id"] for item in found] == ids
+    other = {"$filter": "resourceGroup eq 'other'"}
+    assert (await api.get(f"{group}/resources", params=other))["value"] == []
     answer = await api.ask("DELETE", group)
     assert answer.status_code == 202
     assert (await api.ask("DELETE", group)).headers["location"] == answer.headers["location"]

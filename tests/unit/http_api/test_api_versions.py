@@ -7,6 +7,7 @@ from http_api.domain.api_versions import for_older, from_older, progress_for_old
 from http_api.domain.conditions import Conditions, etag_of
 from http_api.domain.documents import ModelError
 from http_api.domain.instance_filter import parse_filter
+from http_api.domain.resource_filter import parse_resource_filter
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,32 @@ def test_filters(text: str, latest: bool, passes: bool) -> None:
 def test_a_filter_that_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="filter may be"):
         parse_filter(text)
+
+
+@pytest.mark.parametrize("text", ["tagName eq 'x'", "name eq 'x' or name eq 'y'", "name eq x", "x"])
+def test_a_filter_of_resources_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="filter may be"):
+        parse_resource_filter(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", {}),
+        (
+            "resourceType eq 'Microsoft.Network/loadBalancers'",
+            {"resourcetype": ["microsoft.network/loadbalancers"]},
+        ),
+        ("RESOURCEGROUP EQ 'G'  AND  Name eq 'ab'", {"resourcegroup": ["g"], "name": ["ab"]}),
+        (
+            "resourceGroup eq 'g' and name eq 'None' and resourceGroup eq 'H'",
+            {"resourcegroup": ["g", "h"], "name": ["none"]},
+        ),
+    ],
+)
+def test_filters_of_resources(text: str, wanted: dict[str, list[str]]) -> None:
+    nothing: dict[str, list[str]] = {"resourcetype": [], "resourcegroup": [], "name": []}
+    assert parse_resource_filter(text) == {**nothing, **wanted}
 
 
 ETAG = etag_of({"a": 1})

@@ -1,7 +1,7 @@
 """SQL on resource groups and on resources that are kept and given back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -100,23 +100,29 @@ async def listed(
     connection: Connection,
     subscription: str,
     *,
-    group: str | None,
-    type: str | None,
+    groups: Iterable[str],
+    types: Iterable[str],
+    names: Iterable[str],
     after: str,
     limit: int,
     scopes: Scopes = None,
 ) -> list[Listed]:
-    """Return resources of any type, or of one, in the order of their keys."""
+    """Return resources of any type in the order of their keys.
+
+    A resource's group, type and name must equal each one that is given, without regard to case.
+    """
     rows = await connection.fetch(
         "SELECT key, id, type, location, tags FROM resource_view WHERE subscription = $1 "
-        "AND ($2::text IS NULL OR resource_group = $2) AND ($3::text IS NULL OR lower(type) = $3) "
+        "AND resource_group = ALL ($2::text[]) AND lower(type) = ALL ($3::text[]) "
+        "AND split_part(key, '/', -1) = ALL ($7::text[]) "
         f"AND key > $4 AND {within('$6')} ORDER BY key LIMIT $5",
         subscription.lower(),
-        None if group is None else group.lower(),
-        None if type is None else type.lower(),
+        [group.lower() for group in groups],
+        [type.lower() for type in types],
         after,
         limit,
         scopes,
+        [name.lower() for name in names],
     )
     return [
         Listed(

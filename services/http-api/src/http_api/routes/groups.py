@@ -1,6 +1,5 @@
 """Resource groups, and lists of resources of any type."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,6 +11,7 @@ from http_api.domain.access import Principal
 from http_api.domain.documents import Reader
 from http_api.domain.merging import merge_patch, without
 from http_api.domain.present.scale_sets import Stored, group_json
+from http_api.domain.resource_filter import parse_resource_filter
 from http_api.domain.resource_ids import group_id
 from http_api.errors import ApiError
 from http_api.routes.common import (
@@ -31,7 +31,6 @@ from http_api.writes import Server, delete_group
 
 router = APIRouter(tags=["resource groups"], dependencies=[Depends(need_api_version)])
 _READ_ONLY = ("id", "name", "type", "properties")
-_BY_TYPE = re.compile(r"\s*resourceType\s+eq\s+'([^']+)'\s*", re.IGNORECASE)
 
 
 async def existing_group(subscription: str, group: str, pool: Pool, server: ServerOf) -> Stored:
@@ -117,9 +116,7 @@ async def delete(request: Request, subscription: str, group: str, server: Server
 
 
 @router.get(SUBSCRIPTION + "/resourceGroups")
-async def list_all(
-    request: Request, subscription: str, pool: Pool, server: ServerOf
-) -> Response:
+async def list_all(request: Request, subscription: str, pool: Pool, server: ServerOf) -> Response:
     """Return the resource groups of a subscription that the client may see, or see a part of."""
     principal: Principal = request.state.principal
     async with pool.acquire() as connection:
@@ -140,19 +137,17 @@ async def list_resources(
     top: Top = None,
     skip_token: SkipToken = "",
 ) -> Response:
-    """Return the resources of a subscription or a group; `$filter=resourceType eq '…'`."""
-    match = _BY_TYPE.fullmatch(filter) if filter else None
-    if filter and match is None:
-        raise ApiError(
-            400, "InvalidParameter", "$filter may be resourceType eq '…' here.", target="$filter"
-        )
+    """Return the resources of a subscription or a group; `$filter` by type, group and name."""
+    wanted = parse_resource_filter(filter)
+    in_path = request.path_params.get("group")
     limit = min(top or server.settings.api_page_size, server.settings.api_page_size)
     async with pool.acquire() as connection:
         found = await resources.listed(
             connection,
             subscription,
-            group=request.path_params.get("group"),
-            type=match[1] if match else None,
+            groups=wanted["resourcegroup"] + ([] if in_path is None else [in_path]),
+            types=wanted["resourcetype"],
+            names=wanted["name"],
             after=skip_token,
             limit=limit + 1,
             scopes=scopes,
