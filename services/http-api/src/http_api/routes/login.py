@@ -46,7 +46,6 @@ async def endpoints(
         "media": base,
         "gallery": base,
         "sqlManagement": base,
-        "vmImageAliasDoc": f"{base}/metadata/aliases.json",
         "suffixes": {},
     }
     if version and version < "2018-05-01":
