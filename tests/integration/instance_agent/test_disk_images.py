@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from instance_agent.drivers.qemu import disks
 from instance_agent.failures import OperationFailed
+from instance_agent.space import need
 from rollcall_contracts.model import FailureCode
 from rollcall_testing.tiny_machine import build_tiny_machine
 
@@ -110,6 +111,6 @@ def test_an_os_disk_outlives_the_image_in_the_cache(raw: Path, tmp_path: Path) -
 
 
 def test_a_host_without_room_says_so_before_anything_stops(tmp_path: Path) -> None:
-    disks.need_space(tmp_path, 1, "a disk")
+    need(tmp_path, 1, "a disk")
     with pytest.raises(OperationFailed, match=r"a disk needs .* make room on this host"):
-        disks.need_space(tmp_path, 2**60, "a disk")
+        need(tmp_path, 2**60, "a disk")

@@ -30,6 +30,7 @@ from instance_agent.journal import Journal
 from instance_agent.provisioning import Provisioner
 from instance_agent.settings import Settings
 from instance_agent.shelf import Shelf
+from instance_agent.space import Room
 
 REQUESTS = (
     InstancesCreateRequested,
@@ -76,7 +77,8 @@ def build(settings: Settings) -> Service:
 
 def build_host(settings: Settings) -> Host:
     """Return the host's work with what it needs, made from the settings."""
-    driver = build_driver(settings)
+    room = Room()
+    driver = build_driver(settings, room)
     scratch = settings.state_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     journal = open_journal(settings)
@@ -96,6 +98,7 @@ def build_host(settings: Settings) -> Host:
         ),
         concurrency=settings.concurrency,
         stop_grace=settings.stop_grace,
+        room=room,
     )
 
 
@@ -117,7 +120,7 @@ def build_cache(settings: Settings, driver: Driver) -> ImageCache:
     )
 
 
-def build_driver(settings: Settings) -> Driver:
+def build_driver(settings: Settings, room: Room | None = None) -> Driver:
     """Return the driver that the settings name."""
     return load_driver(
         settings.driver,
@@ -128,6 +131,7 @@ def build_driver(settings: Settings) -> Driver:
             ports=settings.ports,
             start_settle=settings.start_settle,
             max_unpacked_bytes=settings.max_unpacked_bytes,
+            room=room or Room(),
         ),
     )
 

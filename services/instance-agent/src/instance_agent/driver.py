@@ -15,6 +15,7 @@ from typing import Protocol
 
 from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.record import Disk
+from instance_agent.space import Room
 
 GROUP = "rollcall.drivers"
 CUSTOM_DATA = "custom-data"  # the name of the script that is the model's custom data
@@ -118,6 +119,7 @@ class Options:
     ports: range
     start_settle: float  # seconds that a start is watched
     max_unpacked_bytes: int
+    room: Room = field(default_factory=Room)  # what `prepare` promises, until the operation ends
 
 
 class Driver(Protocol):

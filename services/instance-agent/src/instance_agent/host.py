@@ -40,6 +40,7 @@ from instance_agent.journal import Journal
 from instance_agent.metrics import drains, operations
 from instance_agent.power import PowerWatch
 from instance_agent.provisioning import Provisioner
+from instance_agent.space import Room, is_full
 
 log = structlog.get_logger()
 
@@ -94,6 +95,7 @@ class Host:
         provisioner: Provisioner,
         concurrency: int,
         stop_grace: float,
+        room: Room,
     ) -> None:
         self.driver = driver
         self.journal = journal
@@ -101,6 +103,7 @@ class Host:
         self._provisioner = provisioner
         self._working = asyncio.Semaphore(concurrency)
         self._stop_grace = stop_grace
+        self._room = room
         self._slots: defaultdict[str, Slot] = defaultdict(Slot)
         self.power = PowerWatch(driver, journal, self.turn)
 
@@ -132,6 +135,7 @@ class Host:
                 log.info("order_superseded", attempt=order.attempt, newer=slot.wanted)
             finally:
                 slot.order = slot.task = None
+                self._room.release(ref_of(order).key)
                 if self.journal.get(order.scale_set, order.instance_id) is None:
                     slot.wanted = 0  # the next one of that name counts from its beginning
 
@@ -199,7 +203,7 @@ class Host:
         except Exception as error:
             log.exception("operation_crashed", instance=record.instance_id)
             failure = Failure(
-                code=FailureCode.DRIVER,
+                code=FailureCode.DISK_FULL if is_full(error) else FailureCode.DRIVER,
                 message=f"{type(error).__name__}: {error}",
                 target=record.instance_id,
             )

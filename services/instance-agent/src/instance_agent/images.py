@@ -1,141 +1,254 @@
-"""The host's image cache: each image is fetched, verified and unpacked once, whoever asks."""
+"""The host's image cache: each image is fetched, verified and unpacked once, whoever asks.
+
+Once per host: agents that share the folder wait for each other. See docs/images.md.
+"""
 
 import asyncio
-import os
-import shutil
-import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from rollcall_contracts.model import FailureCode, Image
 
-from instance_agent.download import DownloadFailed, TooLarge, download, public_url
+from instance_agent.domain.cache import (
+    bytes_needed,
+    fits,
+    limit_for,
+    to_evict,
+    total,
+)
+from instance_agent.download import (
+    Downloaded,
+    DownloadFailed,
+    NotWritten,
+    TooLarge,
+    download,
+    public_url,
+)
 from instance_agent.failures import OperationFailed
-from instance_agent.metrics import image_failures
+from instance_agent.metrics import cache_bytes, evictions, image_failures
+from instance_agent.shelf import Shelf, remove
+from instance_agent.space import free_bytes, full, is_full
 
 log = structlog.get_logger()
 
 Import = Callable[[Path, Path], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """How the cache behaves; durations are seconds, sizes are bytes."""
+
+    max_image_bytes: int  # of one image as its feed has it
+    limit: int  # of all cached images; what is needed stays all the same
+    patience: float  # for a download, without a byte
+    tries: int = 5  # of a download, without much progress
+    pause: float = 0.5  # before the second try; twice as long before each one after it
+    full_check: bool = False  # read an image's content once more at its first use after a start
+
+
 class ImageCache:
-    """Verified images by their SHA-256; the least recently used ones go when there are too many."""
+    """Verified images by their SHA-256; the least recently used go when they are too large."""
 
-    def __init__(
-        self, folder: Path, import_image: Import, *, max_bytes: int, timeout: float, keep: int
-    ) -> None:
-        self._folder = folder
+    def __init__(self, shelf: Shelf, import_image: Import, options: CacheOptions) -> None:
+        self._shelf = shelf
         self._import = import_image
-        self._max_bytes = max_bytes
-        self._timeout = timeout
-        self._keep = keep
+        self._options = options
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._in_use: defaultdict[str, int] = defaultdict(int)
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".part-*"):  # of a fetch that was killed
-            shutil.rmtree(leftover)
+        self._checked: set[str] = set()  # found sound since this agent started
 
-    @contextmanager
-    def hold(self, image: Image) -> Iterator[None]:
-        """Keep an image from eviction meanwhile."""
-        self._in_use[image.sha256] += 1
-        try:
-            yield
-        finally:
-            self._in_use[image.sha256] -= 1
+    def use(self, image: Image, instance: str, disk: str) -> None:
+        """Keep an image from eviction while an instance has the OS disk that is made from it."""
+        self._shelf.use(self._shelf.key(image.sha256), instance, disk)
+
+    def keep_uses(self, instance: str, disks: frozenset[str]) -> None:
+        """Say which OS disks an instance still has."""
+        self._shelf.keep_uses(instance, disks)
+
+    def keep_all_uses(self, kept: Mapping[str, frozenset[str]]) -> None:
+        """Say which OS disks there still are, of each instance: an agent may have been killed."""
+        self._shelf.keep_all_uses(kept)
 
     async def fetch(self, image: Image) -> Path:
         """Return the folder that the driver made from the image.
 
         Raises OperationFailed: ImageUnavailable, ImageVerificationFailed, ImageTooLarge,
-        DriverOperationFailed where this host cannot keep it, or what the driver says of the
-        content (ImageUnsafe). Each failure is logged and counted by its code.
+        HostDiskFull, DriverOperationFailed where this host cannot keep it for another reason, or
+        what the driver says of the content (ImageUnsafe). Each failure is logged and counted by
+        its code.
         """
         try:
             return await self._cached(image)
         except OperationFailed as error:
             _tell(image, error)
             raise
-        except OSError as error:  # such as a full disk
-            failed = OperationFailed(
-                FailureCode.DRIVER, f"the image cannot be kept: {error}", public_url(image.url)
-            )
+        except OSError as error:
+            failed = self._failure(error, image)
             _tell(image, failed)
             raise failed from error
 
-    async def _cached(self, image: Image) -> Path:
-        place = self._folder / image.sha256
-        async with self._locks[image.sha256]:
-            if not place.is_dir():
-                await self._fetch(image, place)
-                log.info("image_fetched", version=image.version, sha256=image.sha256)
-            os.utime(place)
-            for doomed in self._evict():
-                await asyncio.to_thread(shutil.rmtree, doomed)
-        return place
-
-    async def _fetch(self, image: Image, place: Path) -> None:
-        work = Path(tempfile.mkdtemp(prefix=".part-", dir=self._folder))
-        try:
-            file = work / "file"
-            await self._download(image, file)
-            content = work / "content"
-            content.mkdir()
-            await self._import(file, content)
-            content.rename(place)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work)
-
-    async def _download(self, image: Image, file: Path) -> None:
+    def _failure(self, error: Exception, image: Image) -> OperationFailed:
+        """Return what a fetch fails with, with the numbers as they are now."""
         where = public_url(image.url)
-        if image.size > self._max_bytes:
+        folder = self._shelf.folder
+        left = f"{folder} has {free_bytes(folder)} bytes left"
+        if isinstance(error, OperationFailed):
+            return error
+        if isinstance(error, NotWritten) and error.full:
+            return full(f"{error}; {left}, the image has {image.size}: make room", where)
+        if isinstance(error, NotWritten):
+            return OperationFailed(FailureCode.DRIVER, str(error), where)
+        if isinstance(error, DownloadFailed):
+            return OperationFailed(FailureCode.IMAGE_UNAVAILABLE, str(error), where)
+        if is_full(error):
+            return full(
+                f"the image, {image.size} bytes before it is unpacked, cannot be kept: {error}; "
+                f"{left}: make room",
+                where,
+            )
+        return OperationFailed(FailureCode.DRIVER, f"the image cannot be kept: {error}", where)
+
+    async def _cached(self, image: Image) -> Path:
+        key = self._shelf.key(image.sha256)
+        async with self._locks[key], self._shelf.working_on(key):
+            if not await self._is_sound(key):
+                await self._fetch(image, key)
+                await self._make_room(key, image, 0)
+            self._shelf.touch(key)
+        return self._shelf.content(key)
+
+    async def _is_sound(self, key: str) -> bool:
+        """Say whether the image is here; one that was changed is thrown away."""
+        if not self._shelf.content(key).is_dir():
+            self._checked.discard(key)
+            return False
+        if key in self._checked:
+            return True
+        full_check = self._options.full_check
+        why = await asyncio.to_thread(self._shelf.check, key, full=full_check)
+        if why:
+            log.warning("image_damaged", key=key, why=why)
+            await asyncio.to_thread(remove, self._shelf.set_aside(key))
+            return False
+        self._checked.add(key)
+        return True
+
+    async def _fetch(self, image: Image, key: str) -> None:
+        where = public_url(image.url)
+        if image.size > self._options.max_image_bytes:
             raise OperationFailed(
                 FailureCode.IMAGE_TOO_LARGE,
-                f"{where} has {image.size} bytes, the limit is {self._max_bytes} "
+                f"{where} has {image.size} bytes, the limit is {self._options.max_image_bytes} "
                 "(ROLLCALL_MAX_IMAGE_BYTES)",
                 where,
             )
-        free = shutil.disk_usage(self._folder).free
-        if image.size > free:
+        part = await asyncio.to_thread(self._shelf.begin, key)
+        file, content = part / "file", part / "content"
+        try:
+            have = file.stat().st_size if file.exists() else 0
+            await self._make_room(key, image, bytes_needed(image.url, image.size, have))
+            await self._download(image, file)
+            content.mkdir()
+            await self._import(file, content)
+            facts = await asyncio.to_thread(self._shelf.finish, key, where)
+        except (DownloadFailed, OperationFailed, OSError) as error:
+            failed = self._failure(error, image)
+            # What came of a download that was only cut off is gone on with the next time.
+            if failed.failure.code != FailureCode.IMAGE_UNAVAILABLE:
+                await asyncio.to_thread(remove, self._shelf.set_aside(part.name))
+            if failed is error:
+                raise
+            raise failed from error
+        self._checked.add(key)
+        log.info(
+            "image_fetched",
+            version=image.version,
+            sha256=image.sha256,
+            bytes=facts.size,
+            digest=facts.digest,
+        )
+
+    async def _download(self, image: Image, file: Path) -> None:
+        """Fetch the file, and check it. Raises DownloadFailed, or OperationFailed."""
+        where = public_url(image.url)
+        come = await self._try_download(image, file)
+        if come.in_pieces and come.sha256 != image.sha256:  # perhaps of two different files
+            log.info("download_begun_anew", version=image.version, sha256=image.sha256)
+            await asyncio.to_thread(file.unlink)
+            come = await self._try_download(image, file)
+        if (come.sha256, come.size) != (image.sha256, image.size):
             raise OperationFailed(
-                FailureCode.DRIVER,
-                f"{where} has {image.size} bytes, and this host's cache has room for {free}",
+                FailureCode.IMAGE_VERIFICATION,
+                f"{where} has {come.size} bytes and sha256 {come.sha256}, its feed says "
+                f"{image.size} and {image.sha256}",
                 where,
             )
+
+    async def _try_download(self, image: Image, file: Path) -> Downloaded:
         try:
-            digest, size = await download(image.url, file, limit=image.size, patience=self._timeout)
+            return await download(
+                image.url,
+                file,
+                limit=image.size,
+                size=image.size,
+                patience=self._options.patience,
+                resume=True,
+                tries=self._options.tries,
+                pause=self._options.pause,
+            )
         except TooLarge as error:
+            where = public_url(image.url)
             raise OperationFailed(
                 FailureCode.IMAGE_VERIFICATION,
                 f"{where} has more bytes than the {image.size} of its feed",
                 where,
             ) from error
-        except DownloadFailed as error:
-            raise OperationFailed(FailureCode.IMAGE_UNAVAILABLE, str(error), where) from error
-        if (digest, size) != (image.sha256, image.size):
-            raise OperationFailed(
-                FailureCode.IMAGE_VERIFICATION,
-                f"{where} has {size} bytes and sha256 {digest}, its feed says {image.size} and "
-                f"{image.sha256}",
-                where,
+
+    async def _make_room(self, key: str, image: Image, incoming: int) -> None:
+        """Evict what is too much, with `incoming` bytes to come. Raises OperationFailed."""
+        folder = self._shelf.folder
+        needed = {key}
+        while True:
+            cached = await asyncio.to_thread(self._shelf.listing, frozenset(needed))
+            free = free_bytes(folder)
+            if not fits(cached, free=free, incoming=incoming):
+                where = public_url(image.url)
+                raise full(
+                    f"{where} needs {incoming} bytes in {folder}, which has {free} left, and "
+                    f"{total(each for each in cached if not each.needed)} in images that no "
+                    "instance needs: make room on this host",
+                    where,
+                )
+            doomed = to_evict(
+                cached,
+                limit_for(cached, limit=self._options.limit, free=free, incoming=incoming),
+            )
+            cache_bytes.set(total(cached))
+            if not doomed:
+                break
+            if not await asyncio.to_thread(self._evict, doomed[0]):
+                needed.add(doomed[0].removeprefix(".part-"))
+        if total(cached) + incoming > self._options.limit:
+            log.warning(
+                "image_cache_above_limit",
+                bytes=total(cached),
+                incoming=incoming,
+                limit=self._options.limit,
             )
 
-    def _evict(self) -> list[Path]:
-        """Set aside what is too many; without a pause, so that nobody takes one meanwhile."""
-        cached = sorted(
-            (entry for entry in self._folder.iterdir() if not entry.name.startswith(".")),
-            key=lambda entry: entry.stat().st_mtime,
-            reverse=True,
-        )
-        doomed = []
-        for entry in cached[self._keep :]:
-            if not self._in_use[entry.name] and not self._locks[entry.name].locked():
-                doomed.append(entry.rename(self._folder / f".part-{entry.name}"))
-                log.info("image_evicted", sha256=entry.name)
-        return doomed
+    def _evict(self, name: str) -> bool:
+        """Remove an image, unless somebody works on it or has begun to use it."""
+        key = name.removeprefix(".part-")
+        with self._shelf.try_work_on(key) as mine:
+            if not mine or key in self._shelf.used():
+                return False
+            doomed = self._shelf.set_aside(name)
+        remove(doomed)
+        evictions.inc()
+        log.info("image_evicted", key=name)
+        return True
 
 
 def _tell(image: Image, error: OperationFailed) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from rollcall_kit.settings import Settings as BaseSettings
@@ -26,10 +26,15 @@ class Settings(BaseSettings):
     start_settle: Annotated[float, Field(ge=0)] = 0.02
     custom_data_timeout: Annotated[float, Field(gt=0)] = 1800
     download_timeout: Annotated[float, Field(gt=0)] = 30  # without a byte
+    download_tries: Annotated[int, Field(ge=1)] = 5  # of an image, without much progress
     max_image_bytes: Annotated[int, Field(gt=0)] = 16 * GIB
     max_unpacked_bytes: Annotated[int, Field(gt=0)] = 32 * GIB
     max_download_bytes: Annotated[int, Field(gt=0)] = GIB  # of one extension's file
-    cached_images: Annotated[int, Field(ge=1)] = 5  # the most recently used ones are kept
+    image_cache_dir: Path | None = None  # else in state_dir; agents of one host may share it
+    # Bytes, or percent of the disk that it is on; what instances need is kept all the same.
+    image_cache_limit: Annotated[str, Field(pattern=r"^(\d{1,18}|\d{1,2}%|100%)$")] = "20%"
+    # quick: sizes and times, at an image's first use after a start; full: its content, too
+    image_cache_check: Literal["quick", "full"] = "quick"
     concurrency: Annotated[int, Field(ge=1)] = 64  # instances worked on at once, scripts apart
     # How many instances this host has room for, made ones included; without it nobody counts.
     agent_capacity: Annotated[int, Field(ge=0)] | None = None

@@ -35,6 +35,7 @@ from instance_agent.drivers.files import Folders, bring, build_disk, drop, tail
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
 from instance_agent.failures import OperationFailed
+from instance_agent.space import size_on_disk
 
 log = structlog.get_logger()
 
@@ -115,7 +116,14 @@ class ProcessDriver:
         folders.make(new.data_disks)
         self._port(ref)
         folders.write_down(new.disk)
-        await self._in_pool(lambda: build_disk(new.image, folders.disks / new.disk.name))
+        room = self._options.room
+        if not (folders.disks / new.disk.name).is_dir():
+            needed = await asyncio.to_thread(size_on_disk, new.image)
+            room.promise(ref.key, folders.top, needed, f"OS disk {new.disk.name}")
+        try:
+            await self._in_pool(lambda: build_disk(new.image, folders.disks / new.disk.name))
+        finally:
+            room.release(ref.key)  # it is written, or never will be
 
     def _port(self, ref: InstanceRef) -> int:
         folders = self._folders(ref)

@@ -1,51 +1,37 @@
 """Disk images: from a feed's file to an immutable base, and from that to an instance's OS disk."""
 
 import asyncio
-import gzip
 import hashlib
 import json
-import lzma
 import os
-import shutil
-import subprocess
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from rollcall_contracts.model import FailureCode
 
 from instance_agent.archive import unsafe
+from instance_agent.decompress import decompress
 from instance_agent.domain.data_disks import HEAD, DataDisk, identify
 from instance_agent.domain.qemu import compression, image_format
-from instance_agent.drivers.qemu.programs import call, missing
+from instance_agent.drivers.qemu.programs import call
 from instance_agent.failures import OperationFailed
+from instance_agent.space import need
 
 BASE, OVERLAY, SEED = "base.qcow2", "os.qcow2", "seed.iso"
 _PIN = "base.json"  # what the base was when it was made
 _CHUNK = 1024 * 1024
 
 
-def need_space(folder: Path, needed: int, what: str) -> None:
-    """Raise OperationFailed where a folder's file system has not that many bytes left."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OperationFailed(
-            FailureCode.DRIVER,
-            f"{what} needs {needed} bytes, and {folder} has {free} left: make room on this host",
-        )
-
-
 async def make_base(file: Path, folder: Path, *, max_bytes: int) -> None:
     """Make the base of OS disks from a verified file: qcow2 or raw, also as .gz, .xz or .zst.
 
     Raises OperationFailed: ImageUnsafe for what is no whole disk image, ImageTooLarge above
-    `max_bytes`, DriverOperationFailed where the host has no room.
+    `max_bytes`, HostDiskFull where the host has no room.
     """
     plain = folder / "plain"
     packed = compression(_head(file, 8))
     if packed:
-        await _in_thread(lambda: _decompress(file, plain, packed, max_bytes))
+        await _in_thread(lambda: decompress(file, plain, packed, max_bytes))
     else:
         plain = file
     kind = _format(plain)
@@ -63,7 +49,7 @@ async def make_base(file: Path, folder: Path, *, max_bytes: int) -> None:
         measured = json.loads(
             await call("qemu-img", "measure", "-f", kind, "-O", "qcow2", *_JSON, str(plain))
         )
-        need_space(folder, measured["required"], "the image as qcow2")
+        need(folder, measured["required"], "the image as qcow2")
         await call("qemu-img", "convert", "-f", kind, "-O", "qcow2", str(plain), str(base))
         plain.unlink()
     base.chmod(0o444)  # disks stand on it; a version never changes
@@ -101,58 +87,6 @@ async def _in_thread(work: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
-
-
-@contextmanager
-def _reading(file: Path, packed: str) -> Iterator[Callable[[int], bytes]]:
-    """Give a function that reads what a compressed file holds; its end is checked."""
-    if packed == "gz":
-        with gzip.open(file) as opened:
-            yield opened.read
-    elif packed == "xz":
-        with lzma.open(file) as opened:
-            yield opened.read
-    else:
-        with _zstd(file) as process:
-            if process.stdout is None:
-                raise ValueError("a pipe was asked for")
-            try:
-                yield process.stdout.read
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0:
-            raise EOFError("zstd found it damaged")
-
-
-def _zstd(file: Path) -> "subprocess.Popen[bytes]":
-    try:
-        return subprocess.Popen(
-            ["zstd", "-dcq", "--", str(file)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-    except FileNotFoundError as error:
-        raise missing("zstd") from error
-
-
-def _decompress(file: Path, plain: Path, packed: str, max_bytes: int) -> None:
-    size = 0
-    try:
-        with _reading(file, packed) as read, plain.open("wb") as target:
-            while chunk := read(_CHUNK):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise OperationFailed(
-                        FailureCode.IMAGE_TOO_LARGE,
-                        f"the image is larger than {max_bytes} bytes unpacked "
-                        "(ROLLCALL_MAX_UNPACKED_BYTES)",
-                    )
-                if chunk.count(0) == len(chunk):
-                    target.seek(len(chunk), os.SEEK_CUR)  # raw images are mostly holes
-                else:
-                    target.write(chunk)
-            target.truncate(size)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise unsafe(f"it is not a sound .{packed} file: {error}") from error
 
 
 def _pin(folder: Path) -> None:

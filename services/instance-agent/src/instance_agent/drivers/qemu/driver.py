@@ -116,7 +116,9 @@ class QemuDriver:
         for each in (folders.disks, folders.logs, folders.top / "data"):
             each.mkdir(exist_ok=True)
         self._port(folders)
-        disks.need_space(folders.top, self._settings.qemu_free_bytes, "a new OS disk, as it fills,")
+        self._options.room.promise(
+            ref.key, folders.top, self._settings.qemu_free_bytes, "a new OS disk, as it fills,"
+        )
         for lun in new.data_disks:
             disks.make_data_disk(_data_disk(folders, lun), self._settings.qemu_data_disk_bytes)
         await asyncio.to_thread(disks.check_base, image)
