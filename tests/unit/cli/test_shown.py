@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -31,13 +30,8 @@ NOW = datetime(2026, 5, 2, 20, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _utc(utc: None) -> None:
     """Read the clock of a machine in UTC."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def text_of(shown: RenderableType) -> str:

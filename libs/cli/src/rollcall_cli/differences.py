@@ -1,5 +1,6 @@
 """What differs between two documents of a resource, by path. Pure."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,10 @@ READ_ONLY = frozenset(
 )
 _OF_PARTS = frozenset({"id", "etag", "type", "provisioningState"})  # such as a probe's
 _KEYS = ("name", "lun")  # what tells the items of a list apart
-SECRETS = frozenset(
-    {"customData", "protectedSettings", "adminPassword", "additionalUnattendContent"}
+_SECRETS = frozenset(
+    {"customdata", "protectedsettings", "adminpassword", "additionalunattendcontent"}
 )
+SECRET = "(secret)"
 NOTHING = object()  # what is not there; None is a value
 
 
@@ -35,29 +37,39 @@ class Change:
     @property
     def is_secret(self) -> bool:
         """Say whether the values must not be shown."""
-        return any(part.partition("[")[0] in SECRETS for part in self.path.split("."))
+        return any(_is_secret(part.partition("[")[0]) for part in self.path.split("."))
 
     def words(self) -> str:
         """Return it in a line."""
         if self.is_secret:
-            return f"{self.sign} {self.path}: (secret)"
+            return f"{self.sign} {self.path}: {SECRET}"
         if self.sign == "~":
             return f"~ {self.path}: {_short(self.before)} -> {_short(self.after)}"
         return f"{self.sign} {self.path}: {_short(self.after if self.sign == '+' else self.before)}"
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON."""
-        hidden = "(secret)" if self.is_secret else None
         values = {"before": self.before, "after": self.after}
-        shown = {k: hidden or v for k, v in values.items() if v is not NOTHING}
-        return {"path": self.path, **shown}
+        shown = {k: v for k, v in values.items() if v is not NOTHING}
+        if self.is_secret:
+            return {"path": self.path, **dict.fromkeys(shown, SECRET)}
+        return {"path": self.path, **{k: _masked(v) for k, v in shown.items()}}
 
 
 def _short(value: Any) -> str:
-    import json
-
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(_masked(value), ensure_ascii=False)
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower() in _SECRETS
+
+
+def _masked(value: Any) -> Any:
+    """Return a value without the secrets in it."""
+    if isinstance(value, Mapping):
+        return {k: SECRET if _is_secret(k) else _masked(v) for k, v in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, list) else value
 
 
 def differences(before: Any, after: Any) -> list[Change]:

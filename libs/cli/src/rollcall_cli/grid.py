@@ -51,6 +51,7 @@ def lines(
     grid = _cells(picture.cells, width, max(room, 1), ascii_only)
     shown = [*head, Text(), *grid, Text(), legend]
     for line in shown:
+        line.rstrip()
         line.truncate(width, overflow="ellipsis")
     return shown[:height]
 
