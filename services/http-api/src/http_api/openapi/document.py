@@ -39,6 +39,7 @@ _CLIENT_REQUEST: Schema = {
     "description": "The same request again with the same id is the same operation.",
     "schema": TEXT,
 }
+_WHOLE_BODIES = ("DeploymentBody", "TemplateBody")  # read as they are: templates have comments
 _FOLLOW = {
     "Azure-AsyncOperation": "URL of a status document",
     "Location": "URL that answers 202 until it is done",
@@ -151,7 +152,7 @@ def _more_parameters(needs: set[Callable[..., Any]], described: Route) -> Iterat
 def _body(needs: set[Callable[..., Any]], described: Route) -> Schema | None:
     if described.body == "TokenForm":
         media = "application/x-www-form-urlencoded"
-    elif needs & {json_body, optional_body}:
+    elif needs & {json_body, optional_body} or described.body in _WHOLE_BODIES:
         media = "application/json"
     else:
         return None  # the body only tells a repeated request from a new one

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from rollcall_contracts.model import Failure, Image
 
 from http_api.domain.access import Role
+from http_api.domain.deployments import State
 from http_api.domain.operations import Status
 from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, Leaf, Shape
 
@@ -128,6 +129,16 @@ BODIES: Mapping[str, Schema] = {
     "GroupBody": record({}, {"location": maybe(TEXT), "tags": ANY}),
     "KeptBody": record({}, {"properties": maybe(OBJECT), "location": ANY, "tags": ANY}),
     "PartBody": OBJECT,
+    "TemplateBody": OBJECT,
+    "DeploymentBody": record(
+        {
+            "properties": record(
+                {"template": record({"$schema": TEXT, "contentVersion": TEXT, "resources": ANY})},
+                {"parameters": maybe(OBJECT), "mode": {"enum": ["Incremental"]}},
+            )
+        },
+        {"location": maybe(TEXT), "tags": maybe(OBJECT)},
+    ),
     "AnyBody": OBJECT,
     "InstanceBody": record(
         {},
@@ -339,6 +350,50 @@ ANSWERS: Mapping[str, Schema] = {
         },
         {"endTime": TIME, "error": ref("Failure")},
     ),
+    "Deployment": record(
+        {
+            **_RESOURCE,
+            "properties": record(
+                {
+                    "provisioningState": ref("DeploymentState"),
+                    "correlationId": TEXT,
+                    "timestamp": TIME,
+                    "duration": TEXT,
+                    "mode": TEXT,
+                    "parameters": OBJECT,
+                    "templateHash": TEXT,
+                },
+                {"outputs": OBJECT, "outputResources": many(OBJECT), "error": OBJECT},
+            ),
+        }
+    ),
+    "Deployments": page_of("Deployment"),
+    "DeploymentState": {"enum": [state.value for state in State]},
+    "DeploymentStatus": record(
+        {"name": TEXT, "status": ref("DeploymentState"), "startTime": TIME},
+        {"endTime": TIME, "error": OBJECT},
+    ),
+    "DeploymentOperation": record(
+        {
+            "id": TEXT,
+            "operationId": TEXT,
+            "properties": record(
+                {"provisioningState": ref("DeploymentState"), "timestamp": TIME, "duration": TEXT},
+                {"statusCode": TEXT, "statusMessage": OBJECT, "targetResource": OBJECT},
+            ),
+        }
+    ),
+    "DeploymentOperations": page_of("DeploymentOperation"),
+    "Changes": record(
+        {
+            "status": TEXT,
+            "properties": record(
+                {"changes": many(record({"resourceId": TEXT, "changeType": TEXT}))}
+            ),
+        }
+    ),
+    "ExportedTemplate": record({"template": OBJECT}),
+    "TemplateHash": record({"minifiedTemplate": TEXT, "templateHash": TEXT}),
     "Subscription": record({"id": TEXT, "subscriptionId": TEXT, "tenantId": TEXT, "state": TEXT}),
     "Subscriptions": page_of("Subscription"),
     "Tenant": record({"id": TEXT, "tenantId": TEXT}),
