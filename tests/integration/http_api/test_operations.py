@@ -132,11 +132,7 @@ async def test_a_cancellation_waits_for_the_end_of_the_batch(api: Any) -> None:
     ("path", "body", "named"),
     [
         ("manualupgrade", {"instanceIds": ["*"]}, ("*",)),
-        ("reimage", None, ("*",)),
-        ("reimage", {"instanceIds": ["1"]}, ("1",)),
-        ("reimageall", {"instanceIds": ["1"]}, ("1",)),
-        ("virtualMachines/1/reimage", None, ("1",)),
-        ("virtualmachines/1/reimageall", None, ("1",)),
+        ("manualUpgrade", {"instanceIds": ["1"]}, ("1",)),
     ],
 )
 async def test_instances_are_brought_to_the_model(

@@ -203,13 +203,10 @@ async def test_2017_enables_with_one_boolean(api: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "start", 409),
-        ("POST", "PowerOff", 409),
-        ("POST", "virtualMachines/0/restart", 409),
-        ("DELETE", "virtualMachines/0", 409),
+        ("POST", "performMaintenance", 409),
+        ("POST", "virtualMachines/0/RunCommand", 409),
         ("POST", "nonsense", 404),
         ("POST", "osUpgradeHistory", 405),
-        ("POST", "osRollingUpgrade?forceReimage=true", 400),
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_a_reason(
@@ -225,13 +222,11 @@ async def test_what_cannot_be_done_is_refused_with_a_reason(
         assert answer.json()["error"]["code"] == "OperationNotAllowed"
 
 
-async def test_all_instances_can_be_deleted_and_some_cannot(api: Any) -> None:
+async def test_all_instances_can_be_deleted(api: Any) -> None:
     await api.put(api.set, api.scale_set_body(2), 201)
     await api.add_fleet()
     await api.add_instance("0")
     await api.add_instance("1")
-    error = await api.error("POST", f"{api.set}/delete", 409, {"instanceIds": ["0"]})
-    assert "sku.capacity" in error["message"]
     answer = await api.ask("POST", f"{api.set}/delete", {"instanceIds": ["*"]})
     assert answer.status_code == 202
     assert (await api.get(api.set))["sku"]["capacity"] == 0

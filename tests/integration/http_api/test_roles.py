@@ -22,8 +22,8 @@ RULES = {
     "open": "operations.healthz operations.readyz login.endpoints login.openid_configuration "
     "login.keys login.token",
     "login": "subscriptions.subscriptions subscriptions.tenants subscriptions.operations",
-    "reader here": "scale_sets.get scale_sets.list_skus scale_sets.list_extensions "
-    "scale_sets.get_extension scale_sets.get_view upgrades.history upgrades.latest "
+    "reader here": "scale_sets.get scale_sets.list_skus extensions.list_extensions "
+    "extensions.get_extension scale_sets.get_view upgrades.history upgrades.latest "
     "upgrades.full_history upgrades.one_upgrade upgrades.events_of_upgrade hooks.list_all "
     "hooks.get explain.explain explain.state instances.list_all instances.get "
     "instances.get_view load_balancers.get load_balancers.list_parts load_balancers.get_part "
@@ -38,10 +38,12 @@ RULES = {
     "operations.health holds.list_all",
     "operator here": "steering.start steering.cancel steering.pause steering.resume "
     "steering.roll_back steering.approve steering.approve_one hooks.answer "
-    "instances.deploy_model instances.reimage instances.reimage_one",
+    "instances.deploy_model actions.reimage actions.reimage_one actions.change "
+    "actions.change_one",
     "operator installation": "holds.release",
     "owner here": "scale_sets.put scale_sets.patch scale_sets.delete instances.put "
-    "instances.delete_some instances.delete_one instances.refuse load_balancers.put "
+    "actions.delete_some actions.delete_one extensions.put extensions.patch extensions.delete "
+    "instances.refuse load_balancers.put "
     "load_balancers.patch load_balancers.delete networks.put networks.patch networks.delete "
     "networks.put_part networks.delete_part groups.put groups.patch groups.delete",
     "owner installation": "accounts.list_all accounts.add accounts.get accounts.put_roles "

@@ -23,6 +23,9 @@ from http_api.domain.operations import (
     judge_cancel,
     judge_deletion,
     judge_instances,
+    judge_power,
+    judge_reimage,
+    judge_removal,
     judge_set,
     judge_start,
     to_wait_for,
@@ -159,6 +162,16 @@ async def _outcome(connection: Connection, operation: Operation, now: datetime) 
         case Kind.INSTANCES:
             known = await _instances(connection, operation.resource, operation.goal["attempts"])
             return judge_instances(operation, known, now)
+        case Kind.REIMAGE:
+            known = await _instances(connection, operation.resource, operation.goal["attempts"])
+            return judge_reimage(operation, known)
+        case Kind.POWER:
+            known = await _instances(connection, operation.resource, operation.goal["ids"])
+            return judge_power(operation, known)
+        case Kind.REMOVAL:
+            known = await _instances(connection, operation.resource, operation.goal["ids"])
+            facts = await _set_facts(connection, operation.resource)
+            return judge_removal(operation, facts, known)
         case Kind.START:
             return judge_start(await _upgrade_facts(connection, operation))
         case Kind.CANCEL:
@@ -202,18 +215,15 @@ async def _instances(
     connection: Connection, scale_set: str, ids: Collection[str]
 ) -> dict[str, InstanceFacts]:
     rows = await connection.fetch(
-        "SELECT id, attempt, phase, deploy, error FROM instance_view "
+        "SELECT id, attempt, phase, deploy, error, reimage, reimage_number, power_due, "
+        "power_number FROM instance_view "
         "WHERE scale_set = $1 AND id = ANY($2::text[])",
         scale_set,
         list(ids),
     )
     return {
         row["id"]: InstanceFacts(
-            id=row["id"],
-            attempt=row["attempt"],
-            phase=row["phase"],
-            deploy=row["deploy"],
-            error=None if row["error"] is None else json.loads(row["error"]),
+            **{**dict(row), "error": None if row["error"] is None else json.loads(row["error"])}
         )
         for row in rows
     }
@@ -226,11 +236,14 @@ async def deployment_goal(
     latest: str | None,
     ids: Collection[str],
 ) -> dict[str, Any]:
-    """Return which instances a deployment of the model will change, with their attempts now."""
+    """Return which instances a deployment of the model will change, with their attempts now.
+
+    One that a person powered off waits for its start, and nobody waits for it.
+    """
     rows = await connection.fetch(
         "SELECT id, attempt, phase = 'ready' AND generation = $2 "
         "AND ($3::text IS NULL OR version = $3) AS current FROM instance_view "
-        "WHERE scale_set = $1 AND phase <> 'deleting'",
+        "WHERE scale_set = $1 AND phase <> 'deleting' AND wish = 'running'",
         scale_set,
         generation,
         latest,

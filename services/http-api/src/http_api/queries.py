@@ -9,10 +9,11 @@ from typing import Any
 from rollcall_contracts.model import LATEST, Image, ImageReference
 from rollcall_kit.outbox import Connection
 
+from http_api.domain.actions import Chosen
 from http_api.domain.asking import Standing
 from http_api.domain.present.explanations import FleetRow
 from http_api.domain.present.images import HoldRow
-from http_api.domain.present.instances import InstanceRow
+from http_api.domain.present.instances import Alike, InstanceRow, power_state
 from http_api.domain.present.scale_sets import FleetState
 from http_api.domain.present.upgrades import BatchRow, ResultRow, UpgradeRow
 
@@ -24,8 +25,10 @@ VIEWS = (
 _INSTANCE = (
     "id, host, zone, attempt, phase, version, generation, address, port, power, health, since, "
     "error, created_at, previous_version, replaces, protect_from_scale_in, "
-    "protect_from_scale_set_actions, phase_order, skip_upgrade"
+    "protect_from_scale_set_actions, phase_order, skip_upgrade, wish, power_due, "
+    "coalesce(seen_at > now() - interval '30 seconds', false) AS agent_answers"
 )
+_INSTANCES = "instance_view LEFT JOIN host_view USING (host)"
 _UPGRADE = (
     "id, status, started_by, image, policy, cancel_requested, pause_requested, deferred, override, "
     "rollback_of, batch, started_at, ended_at, error, reason, successful, failed, in_progress, "
@@ -105,7 +108,7 @@ async def instances(
     """Return instances in the order of their numbers."""
     rows = await connection.fetch(
         f"""
-        SELECT {_INSTANCE} FROM instance_view
+        SELECT {_INSTANCE} FROM {_INSTANCES}
         WHERE scale_set = $1 AND (length(id), id) > (length($2::text), $2::text)
         ORDER BY length(id), id LIMIT $3
         """,
@@ -119,9 +122,18 @@ async def instances(
 async def instance(connection: Connection, scale_set: str, id: str) -> InstanceRow | None:
     """Return one instance, if it exists."""
     row = await connection.fetchrow(
-        f"SELECT {_INSTANCE} FROM instance_view WHERE scale_set = $1 AND id = $2", scale_set, id
+        f"SELECT {_INSTANCE} FROM {_INSTANCES} WHERE scale_set = $1 AND id = $2", scale_set, id
     )
     return None if row is None else _instance(row)
+
+
+async def awaits_reimage(connection: Connection, scale_set: str) -> bool:
+    """Say whether any instance waits for the new OS disk that a person asked for."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM instance_view WHERE scale_set = $1 AND reimage)", scale_set
+        )
+    )
 
 
 async def known_instances(
@@ -136,22 +148,80 @@ async def known_instances(
     return frozenset(row["id"] for row in rows)
 
 
+async def chosen(connection: Connection, scale_set: str, ids: Sequence[str]) -> list[Chosen]:
+    """Return these instances, in the order of their numbers; `*` is all that do not go already."""
+    rows = await connection.fetch(
+        "SELECT id, attempt, phase, wish, protect_from_scale_in, protect_from_scale_set_actions, "
+        "replaces FROM instance_view WHERE scale_set = $1 "
+        "AND (id = ANY($2::text[]) OR ($3 AND phase <> 'deleting')) ORDER BY length(id), id",
+        scale_set,
+        list(ids),
+        "*" in ids,
+    )
+    return [Chosen(**dict(row)) for row in rows]
+
+
+async def leaving(connection: Connection, key: str) -> list[str]:
+    """Return the instances that people deleted and that are there still, or will be asked to go.
+
+    The log has the model as it was last written, whatever the orchestrator has taken over. Ids are
+    never used twice: one that is not there any more is gone for good.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT i.id FROM (
+            SELECT jsonb_array_elements_text(body::jsonb -> 'spec' -> 'leaving') AS id
+            FROM event_view WHERE stream = $1 AND type = 'scale_set.changed.v1' AND sequence = (
+                SELECT max(sequence) FROM event_view
+                WHERE stream = $1 AND type = 'scale_set.changed.v1'
+            )
+        ) AS named
+        JOIN instance_view i ON lower(i.scale_set) = $1 AND i.id = named.id
+        ORDER BY length(i.id), i.id
+        """,
+        key,
+    )
+    return [row["id"] for row in rows]
+
+
 async def instance_counts(
     connection: Connection, scale_set: str
 ) -> list[tuple[str, str, str, int]]:
-    """Return how many instances there are, by (phase, power, health)."""
+    """Return how many instances there are, by (phase, power state, health)."""
     rows = await connection.fetch(
-        "SELECT phase, power, health, count(*) AS count FROM instance_view WHERE scale_set = $1 "
-        "GROUP BY phase, power, health",
+        "SELECT phase, power, health, wish, power_due, count(*) AS count FROM instance_view "
+        "WHERE scale_set = $1 GROUP BY phase, power, health, wish, power_due",
         scale_set,
     )
-    return [(row["phase"], row["power"], row["health"], row["count"]) for row in rows]
+    return [
+        (
+            row["phase"],
+            power_state(row["phase"], row["power"], row["wish"], row["power_due"]),
+            row["health"],
+            row["count"],
+        )
+        for row in rows
+    ]
+
+
+async def alike(connection: Connection, scale_set: str) -> list[Alike]:
+    """Count the instances by what tells how their extensions ended."""
+    rows = await connection.fetch(
+        "SELECT phase, generation, error, count(*) AS count FROM instance_view "
+        "WHERE scale_set = $1 GROUP BY phase, generation, error",
+        scale_set,
+    )
+    return [Alike(**{**dict(row), "error": _json(row["error"])}) for row in rows]
 
 
 async def standings(connection: Connection, scale_set: str) -> list[Standing]:
-    """Count the instances by version, and by whether an upgrade may touch them."""
+    """Count the instances by version, and by whether an upgrade may touch them.
+
+    What a person powered off is left out, as what is protected is.
+    """
     rows = await connection.fetch(
-        "SELECT version, protect_from_scale_set_actions AS protected, skip_upgrade AS skips, "
+        "SELECT version, protect_from_scale_set_actions OR wish <> 'running' AS protected, "
+        "skip_upgrade AS skips, "
         "count(*) AS count FROM instance_view "
         "WHERE scale_set = $1 AND phase <> 'deleting' GROUP BY version, protected, skips",
         scale_set,

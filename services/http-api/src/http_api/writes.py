@@ -12,6 +12,7 @@ from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 
 from http_api import progress, queries, resources, store
+from http_api.domain.actions import refusal_while_upgrading
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError, at
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
@@ -34,6 +35,8 @@ from http_api.settings import Settings
 
 T = TypeVar("T")
 ANYHOW = Conditions()
+# From the model as it is stored, the body of a write.
+Edit = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _PROFILE = "properties.virtualMachineProfile"
 
 
@@ -80,16 +83,17 @@ class Written:
 async def write_scale_set(
     server: Server,
     place: ResourceId,
-    body: Mapping[str, Any],
+    body: Mapping[str, Any] | Edit,
     *,
     patch: bool,
     when: Conditions = ANYHOW,
 ) -> Written:
     """Put or patch a scale set; return it with the operation that makes it so.
 
-    Raises ModelError for a model that cannot be taken, ApiError for a patch of nothing.
+    `body` may be a function that makes it from the model as it is stored. Raises ModelError for a
+    model that cannot be taken, ApiError for a patch of nothing, and where an upgrade runs that the
+    change would get in the way of.
     """
-    body, secrets = take_secrets(without(canonical(body, SCALE_SET), READ_ONLY))
 
     async def work(connection: Connection) -> tuple[Written, list[Event]]:
         await store.lock_models(connection)
@@ -99,8 +103,10 @@ async def write_scale_set(
         need(when, None if old is None else old.etag)
         now = server.context.now()
         base = old or await _blank(server, connection, place, now)
+        given = body(base.model) if callable(body) else body
+        clean, secrets = take_secrets(without(canonical(given, SCALE_SET), READ_ONLY))
         merge = merge_patch if patch else merge_put
-        model = merge(base.model, body)
+        model = merge(base.model, clean)
         sealed = sealed_secrets(server.settings.secrets_key, model, base.secrets, secrets)
         revision = await store.next_revision(connection)
         generation = base.generation
@@ -109,6 +115,8 @@ async def write_scale_set(
         stored = replace(base, model=model, secrets=sealed, generation=generation)
         had_disks = old is not None and has_data_disks(old.model)
         stored, spec = await _check(server, connection, stored, revision, had_disks=had_disks)
+        if old is not None and generation != old.generation:
+            await refuse_while_upgrading(connection, stored, "update of virtualMachineProfile")
         await store.save_scale_set(connection, place, stored, now)
         operation = await progress.begin(
             connection,
@@ -122,6 +130,46 @@ async def write_scale_set(
         return written, [ScaleSetChanged(scale_set=stored.id, spec=spec)]
 
     return await server.transact(work)
+
+
+async def refuse_while_upgrading(
+    connection: Connection, stored: StoredScaleSet, operation: str
+) -> None:
+    """Raise ApiError 409 where an upgrade runs, which the operation would get in the way of."""
+    last = await queries.latest_upgrade(connection, stored.id)
+    if last is not None and last.is_running:
+        raise ApiError(
+            409,
+            "OperationNotAllowed",
+            refusal_while_upgrading(
+                operation, stored.id, upgrade=last.id, version=str(last.image["version"])
+            ),
+            target=f"{stored.id}/rollingUpgrades/latest",
+        )
+
+
+async def remove_instances(
+    connection: Connection,
+    server: Server,
+    place: ResourceId,
+    stored: StoredScaleSet,
+    ids: Sequence[str],
+) -> tuple[StoredScaleSet, int, Event]:
+    """Lower the capacity by these instances, which are the ones to go; `*` is all of them.
+
+    Returns the set, the revision of its model, and what says so. The caller holds `lock_models`.
+    """
+    former = await queries.leaving(connection, place.key)
+    chosen = await queries.chosen(connection, stored.id, ids)
+    leaving = [each.id for each in chosen if each.phase != "deleting" and each.id not in former]
+    capacity = 0 if "*" in ids else max(0, stored.capacity - len(leaving))
+    model = merge_patch(stored.model, {"sku": {"capacity": capacity}})
+    revision = await store.next_revision(connection)
+    changed, spec = await _check(
+        server, connection, replace(stored, model=model), revision, leaving=leaving
+    )
+    await store.save_scale_set(connection, place, changed, server.context.now())
+    return changed, revision, ScaleSetChanged(scale_set=stored.id, spec=spec)
 
 
 async def _blank(
@@ -151,8 +199,13 @@ async def _check(
     revision: int,
     *,
     had_disks: bool = False,
+    leaving: Sequence[str] = (),
 ) -> tuple[StoredScaleSet, ScaleSetSpec]:
-    """Return the set with its warnings and its load balancer, and the spec that it amounts to."""
+    """Return the set with its warnings and its load balancer, and the spec that it amounts to.
+
+    Instances that are to go are named until they are gone: also in what is written after that, for
+    the orchestrator may see the newer model only.
+    """
     balancer: LoadBalancer | None = None
     reference = probe_reference(stored.model)
     if reference is not None:
@@ -172,6 +225,8 @@ async def _check(
         rules=server.rules,
         had_disks=had_disks,
     )
+    former = await queries.leaving(connection, stored.id.lower())
+    spec = spec.model_copy(update={"leaving": tuple(dict.fromkeys((*former, *leaving)))})
     return replace(
         stored,
         load_balancer=None if reference is None else reference[0],

@@ -33,6 +33,7 @@ _OPERATIONS = frozenset(
     {
         *("osrollingupgrade", "cancel", "pause", "resume", "rollback", "approverollingupgrade"),
         *("manualupgrade", "reimage", "reimageall", "release"),
+        *("start", "restart", "poweroff", "deallocate", "redeploy"),
     }
 )
 

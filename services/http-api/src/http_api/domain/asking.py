@@ -13,7 +13,7 @@ from http_api.domain.documents import Reader
 from http_api.domain.shape import Leaf, Shape, canonical
 
 MAX_REASON = 1000  # characters
-_START: Shape = {"override": Leaf.FLAG, "reason": Leaf.ANY}
+_START: Shape = {"override": Leaf.FLAG, "reason": Leaf.ANY, "forceReimage": Leaf.FLAG}
 _IDS: Shape = {"instanceIds": Leaf.ANY}
 
 ALL_EXCLUDED = (
@@ -29,12 +29,14 @@ class Wish:
 
     reason: str = ""
     override: bool = False
+    force_reimage: bool = False  # also of instances that run the latest version already
 
 
 def read_wish(body: Mapping[str, Any]) -> Wish:
     """Return what a request says beside its path; an override needs a reason. Raises ModelError."""
     reader = Reader(canonical(body, _START))
     override = reader.flag("override")
+    force_reimage = reader.flag("forceReimage")
     reason = reader.text("reason", "") or ""
     if len(reason) > MAX_REASON:
         reader.fault("reason", f"reason must not be longer than {MAX_REASON} characters")
@@ -45,7 +47,7 @@ def read_wish(body: Mapping[str, Any]) -> Wish:
             "set and the holds of the version",
         )
     reader.finish()
-    return Wish(reason=reason, override=override)
+    return Wish(reason=reason, override=override, force_reimage=force_reimage)
 
 
 def read_instance_ids(body: Mapping[str, Any], *, required: bool) -> tuple[str, ...]:
@@ -86,6 +88,7 @@ def refusal_to_start(
     version: str,
     images: Sequence[Image],
     standings: Sequence[Standing],
+    reimage: bool = False,
 ) -> Refusal | None:
     """Return why an upgrade of a scale set cannot start now (M52), or None if it can.
 
@@ -105,7 +108,9 @@ def refusal_to_start(
     if not standings:
         return Refusal(status=409, message=f"{name} has no instances to upgrade.")
     target = max(candidates, key=lambda image: image.order).version
-    behind = [each for each in standings if each.version != target and not each.protected]
+    behind = [
+        each for each in standings if (reimage or each.version != target) and not each.protected
+    ]
     if not behind:
         return Refusal(
             status=409,

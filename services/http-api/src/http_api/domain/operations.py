@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from rollcall_contracts.model import FailureCode
+
 from http_api.domain.present.scale_sets import STUCK, provisioning_state
 
 PATIENCE = timedelta(seconds=30)  # for a lack of images or hosts to pass, and for a message
@@ -23,6 +25,9 @@ class Kind(StrEnum):
     SET = "set"  # as many instances as the model says
     DELETION = "deletion"  # the instances of some sets are gone
     INSTANCES = "instances"  # these are brought to the model
+    REIMAGE = "reimage"  # these get new OS disks
+    POWER = "power"  # the power of these is as somebody wants it
+    REMOVAL = "removal"  # these are gone
     START = "start"  # an upgrade that was asked for ends
     CANCEL = "cancel"  # the upgrade that runs ends
 
@@ -116,6 +121,10 @@ class InstanceFacts:
     phase: str
     deploy: bool  # marked to be brought to the model, as soon as nothing else has a hand on it
     error: Mapping[str, Any] | None = None
+    reimage: bool = False  # marked to get a new OS disk, when its turn comes
+    reimage_number: int = 0  # of the newest reimage that the orchestrator knows of
+    power_due: str | None = None  # what its agent is still to be asked for
+    power_number: int = 0
 
 
 def to_wait_for(instances: Sequence[tuple[str, int, bool]], ids: Collection[str]) -> dict[str, int]:
@@ -146,12 +155,67 @@ def judge_instances(
             return RUNNING
         if instance.phase == "failed":
             failed.append(instance)
+    return _outcome(failed)
+
+
+def _outcome(failed: Sequence[InstanceFacts]) -> Outcome:
+    """Return success, or the error of the first instance that failed."""
     if not failed:
         return DONE
     first = failed[0]
     error = first.error or {"code": "VMProvisioningError", "message": "it could not be provisioned"}
     others = f" ({len(failed)} instances failed)" if len(failed) > 1 else ""
     return _failed(str(error.get("code")), f"Instance {first.id}: {error.get('message')}{others}")
+
+
+def judge_reimage(operation: Operation, instances: Mapping[str, InstanceFacts]) -> Outcome:
+    """Say whether each instance got its new OS disk; one that is gone is not waited for.
+
+    A person who cancels gives up those that have not begun.
+    """
+    number = int(operation.goal["number"])
+    failed: list[InstanceFacts] = []
+    given_up = False
+    for id, attempt in operation.goal["attempts"].items():
+        instance = instances.get(id)
+        if instance is None:
+            continue
+        if instance.reimage_number < number or instance.reimage:
+            return RUNNING
+        if instance.attempt == attempt:
+            given_up = True
+        elif instance.phase not in SETTLED:
+            return RUNNING
+        elif instance.phase == "failed":
+            failed.append(instance)
+    if given_up and not failed:
+        message = "A person cancelled it before every instance had its new OS disk."
+        return _failed("Canceled", message, Status.CANCELED)
+    return _outcome(failed)
+
+
+def judge_power(operation: Operation, instances: Mapping[str, InstanceFacts]) -> Outcome:
+    """Say whether the power of instances is as somebody wants it."""
+    number = int(operation.goal["number"])
+    failed: list[InstanceFacts] = []
+    for id in operation.goal["ids"]:
+        instance = instances.get(id)
+        if instance is None:
+            continue
+        is_known = instance.power_number >= number and instance.power_due is None
+        if not is_known or instance.phase not in SETTLED:
+            return RUNNING
+        if (instance.error or {}).get("code") == FailureCode.POWER:
+            failed.append(instance)
+    return _outcome(failed)
+
+
+def judge_removal(operation: Operation, facts: SetFacts | None, left: Collection[str]) -> Outcome:
+    """Say whether deleted instances are gone; `left` are those of them that are there."""
+    if facts is None:
+        return RUNNING if left else DONE
+    known = facts.revision >= int(operation.goal["revision"])
+    return DONE if known and not left else RUNNING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from rollcall_contracts.model import (
 )
 
 from http_api.domain.documents import Reader, at
+from http_api.domain.extensions import health_extension, read_health_extension
 from http_api.domain.load_balancers import LoadBalancer
 from http_api.domain.policy import (
     AUTOMATIC,
@@ -170,8 +171,11 @@ def _image(reader: Reader, *, automatic: bool) -> ImageReference | None:
 def _health(reader: Reader, balancer: LoadBalancer | None) -> Health:
     one_group = reader.flag("properties.singlePlacementGroup", default=True)
     id = reader.text(PROBE)
+    extension = health_extension(reader.document)
     if id is None:
-        return Health(probe=None, standard=False, one_group=one_group)
+        # The extension is inside of each instance: no load balancer's limits concern it (M32).
+        probe = None if extension is None else read_health_extension(reader, extension)
+        return Health(probe=probe, standard=probe is not None, one_group=one_group)
     parts = probe_parts(id)
     probe = balancer.probes.get(parts[1]) if parts is not None and balancer is not None else None
     if probe is None:

@@ -40,15 +40,18 @@ ANYTHING = Route(answers={200: "Anything"})  # of a route that nobody described 
 _DELETES = Route(answers={202: NOTHING, 204: NOTHING})
 
 ROUTES: Mapping[str, Route] = {
-    "scale_sets.put": _writes("ScaleSet", "ScaleSetBody"),
-    "scale_sets.patch": Route(answers={200: "ScaleSet"}, body="ScaleSetBody"),
+    "scale_sets.put": _writes("ScaleSet", "ScaleSetBody", 409),
+    "scale_sets.patch": Route(answers={200: "ScaleSet"}, errors=(409,), body="ScaleSetBody"),
     "scale_sets.get": _gives("ScaleSet"),
     "scale_sets.delete": _DELETES,
     "scale_sets.list_all": _gives("ScaleSets"),
     "scale_sets.list_skus": _gives("Skus"),
-    "scale_sets.list_extensions": _gives("Extensions"),
-    "scale_sets.get_extension": _gives("Extension"),
     "scale_sets.get_view": _gives("ScaleSetView"),
+    "extensions.list_extensions": _gives("Extensions"),
+    "extensions.get_extension": _gives("Extension"),
+    "extensions.put": _writes("Extension", "AnyBody", 409),
+    "extensions.patch": Route(answers={200: "Extension"}, errors=(409,)),
+    "extensions.delete": Route(answers={202: NOTHING, 204: NOTHING}, errors=(409,)),
     "upgrades.history": _gives("PastUpgrades"),
     "upgrades.latest": _gives("LatestUpgrade"),
     "upgrades.full_history": _gives("Upgrades"),
@@ -73,10 +76,19 @@ ROUTES: Mapping[str, Route] = {
     "instances.put": Route(answers={200: "Instance"}, body="InstanceBody"),
     "instances.get_view": _gives("InstanceView"),
     "instances.deploy_model": _begins("InstanceIdsBody"),
-    "instances.reimage": _begins("MaybeInstanceIdsBody"),
-    "instances.reimage_one": _begins(),
-    "instances.delete_some": _begins("InstanceIdsBody"),
-    "instances.delete_one": Route(answers={}, errors=(409,)),
+    "actions.reimage": _begins("MaybeInstanceIdsBody"),
+    "actions.reimage_one": _begins(),
+    "actions.change": _begins("MaybeInstanceIdsBody"),
+    "actions.change_one": _begins(),
+    "actions.delete_some": Route(
+        answers={202: NOTHING},
+        errors=(409,),
+        body="InstanceIdsBody",
+        query={"forceDeletion": FLAG},
+    ),
+    "actions.delete_one": Route(
+        answers={202: NOTHING, 204: NOTHING}, errors=(409,), query={"forceDeletion": FLAG}
+    ),
     "instances.refuse": Route(answers={}, errors=(405, 409)),
     "load_balancers.put": _writes("Resource", "LoadBalancerBody"),
     "load_balancers.patch": Route(answers={200: "Resource"}, body="LoadBalancerBody"),
@@ -154,5 +166,5 @@ ROUTES: Mapping[str, Route] = {
     "login.endpoints": _gives("Endpoints"),
     "login.openid_configuration": _gives("OpenIdConfiguration"),
     "login.keys": _gives("KeySet"),
-    "login.token": Route(answers={200: "Token"}, body="TokenForm"),
+    "login.token": Route(answers={200: "Token"}, errors=(401,), body="TokenForm"),
 }

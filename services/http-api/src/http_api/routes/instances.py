@@ -25,7 +25,6 @@ from http_api.errors import ApiError
 from http_api.routes.common import (
     SET,
     JsonBody,
-    OptionalBody,
     Pool,
     ScaleSet,
     ServerOf,
@@ -33,21 +32,16 @@ from http_api.routes.common import (
     Top,
     need_api_version,
     page,
-    scale_set_place,
 )
 from http_api.routes.status import Asking, accepted
-from http_api.writes import Server, write_scale_set
+from http_api.writes import Server, refuse_while_upgrading
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(need_api_version)])
 INSTANCES = SET + "/virtualMachines"
-_AGENT = "the agents keep every instance running, and nobody can ask them for anything else."
+_AGENT = "the agents cannot be asked for it."
 # What Azure can do with instances and Rollcall cannot, and why.
 NOT_DONE = {
-    "delete": "single instances cannot be chosen. Lower sku.capacity: the unhealthy ones go "
-    'first, then the newest; {"instanceIds": ["*"]} deletes all.',
-    **dict.fromkeys(
-        ("start", "restart", "powerOff", "deallocate", "redeploy", "performMaintenance"), _AGENT
-    ),
+    "performMaintenance": _AGENT,
     **dict.fromkeys(("reapply", "simulateEviction", "runCommand", "scaleOut"), _AGENT),
     **dict.fromkeys(("attachDetachDataDisks", "retrieveBootDiagnosticsData"), _AGENT),
     "extensionRollingUpgrade": "extensions run again with each new OS disk. POST manualupgrade "
@@ -159,48 +153,6 @@ async def deploy_model(
     return accepted(request, server, await deploy(server, scale_set, ids, asked))
 
 
-@router.post(SET + "/reimage")
-@router.post(SET + "/reimageall")
-async def reimage(
-    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
-) -> Response:
-    """Give instances a new OS disk of the model's image; data disks stay, as always here."""
-    ids = read_instance_ids(body, required=False)
-    return accepted(request, server, await deploy(server, scale_set, ids, asked))
-
-
-@router.post(INSTANCES + "/{instance_id}/reimage")
-@router.post(INSTANCES + "/{instance_id}/reimageall")
-async def reimage_one(
-    request: Request, scale_set: ScaleSet, instance: Instance, server: ServerOf, asked: Asking
-) -> Response:
-    """Give one instance a new OS disk."""
-    return accepted(request, server, await deploy(server, scale_set, (instance.id,), asked))
-
-
-@router.post(SET + "/delete")
-async def delete_some(
-    request: Request, scale_set: ScaleSet, body: JsonBody, server: ServerOf, pool: Pool
-) -> Response:
-    """Delete every instance, which makes the capacity 0; refused for some of them."""
-    ids = read_instance_ids(body, required=True)
-    async with pool.acquire() as connection:
-        await check_instances(connection, scale_set, ids)
-        counts = await queries.instance_counts(connection, scale_set.id)
-    if "*" not in ids and len(ids) < sum(count for *_, count in counts):
-        raise _not_done("delete")
-    subscription, group = scale_set.id.split("/")[2:5:2]
-    place = scale_set_place(subscription, group, scale_set.name)
-    written = await write_scale_set(server, place, {"sku": {"capacity": 0}}, patch=True)
-    return accepted(request, server, written.operation)
-
-
-@router.delete(INSTANCES + "/{instance_id}")
-async def delete_one(scale_set: ScaleSet, instance: Instance) -> Response:
-    """Refuse: which instance goes is decided by its health and its age."""
-    raise _not_done("delete")
-
-
 @router.post(SET + "/{action}")
 @router.post(INSTANCES + "/{instance_id}/{action}")
 async def refuse(request: Request, scale_set: ScaleSet, action: str) -> Response:
@@ -230,6 +182,7 @@ async def deploy(
         known = await progress.repeated(connection, scale_set.id, asked, now)
         if known is not None:
             return known, []
+        await refuse_while_upgrading(connection, scale_set, asked.action)
         await check_instances(connection, scale_set, ids)
         wanted = await queries.wanted_version(connection, scale_set.id, scale_set.image)
         goal = await progress.deployment_goal(

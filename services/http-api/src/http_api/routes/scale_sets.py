@@ -10,12 +10,10 @@ from http_api.domain.api_versions import for_older, from_older
 from http_api.domain.present.instances import set_view_json
 from http_api.domain.present.scale_sets import (
     StoredScaleSet,
-    extensions_json,
     scale_set_json,
     sku_json,
 )
 from http_api.domain.resource_ids import SCALE_SETS
-from http_api.errors import not_found
 from http_api.routes.common import (
     GROUP,
     LOCATION,
@@ -26,6 +24,7 @@ from http_api.routes.common import (
     Pool,
     ScaleSet,
     ScaleSetPlace,
+    Scopes,
     ServerOf,
     SkipToken,
     When,
@@ -87,34 +86,15 @@ async def list_skus(scale_set: ScaleSet) -> Response:
     return JSONResponse({"value": [sku_json(scale_set)]})
 
 
-@router.get(SET + "/extensions")
-async def list_extensions(scale_set: ScaleSet) -> Response:
-    """Return the extensions of the model, without their protected settings."""
-    return JSONResponse({"value": extensions_json(scale_set)})
-
-
-@router.get(SET + "/extensions/{extension}")
-async def get_extension(scale_set: ScaleSet, extension: str) -> Response:
-    """Return one extension of the model."""
-    for found in extensions_json(scale_set):
-        if found["name"].lower() == extension.lower():
-            return JSONResponse(found)
-    raise not_found(f"{SCALE_SETS}/{scale_set.name}/extensions", extension, place_group(scale_set))
-
-
-def place_group(scale_set: StoredScaleSet) -> str:
-    """Return the name of the set's resource group."""
-    return scale_set.id.split("/")[4]
-
-
 @router.get(SET + "/instanceView")
 async def get_view(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Response:
     """Return how many of the instances are in which state."""
     async with pool.acquire() as connection:
         counts = await queries.instance_counts(connection, scale_set.id)
+        alike = await queries.alike(connection, scale_set.id)
         states = await queries.fleet_states(connection, [scale_set.id])
     state = states[scale_set.id].provisioning(scale_set.capacity)
-    return JSONResponse(set_view_json(counts, state, server.context.now()))
+    return JSONResponse(set_view_json(scale_set, counts, alike, state, server.context.now()))
 
 
 @router.get(f"{SUBSCRIPTION}/providers/{SCALE_SETS}")
@@ -126,6 +106,7 @@ async def list_all(
     server: ServerOf,
     subscription: str,
     version: ApiVersion,
+    scopes: Scopes,
     skip_token: SkipToken = "",
 ) -> Response:
     """Return the scale sets of a subscription, of a group or of a location."""
@@ -139,6 +120,7 @@ async def list_all(
             location=location,
             after=skip_token,
             limit=limit + 1,
+            scopes=scopes,
         )
         shown = found[:limit]
         states = await queries.fleet_states(connection, [each.id for each in shown])

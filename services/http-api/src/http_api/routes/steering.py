@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from rollcall_contracts.events import (
     Event,
     UpgradeApproveRequested,
@@ -47,31 +47,33 @@ Goal = Callable[[Connection, UpgradeRow | None], Awaitable[Mapping[str, Any]]]
 
 @router.post(SET + "/osRollingUpgrade")
 async def start(
-    request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+    request: Request,
+    scale_set: ScaleSet,
+    body: OptionalBody,
+    server: ServerOf,
+    asked: Asking,
+    forced: Annotated[str, Query(alias="forceReimage")] = "",
 ) -> Response:
-    """Ask for an upgrade to the latest version now; refused where there is nothing to do."""
-    if request.query_params.get("forceReimage", "").lower() == "true":
-        raise ApiError(
-            400,
-            "OperationNotAllowed",
-            "forceReimage is not possible here: instances that run the latest version stay as "
-            "they are. POST manualupgrade brings single instances to the model.",
-            target="forceReimage",
-        )
+    """Ask for an upgrade to the latest version now; refused where there is nothing to do.
+
+    With `forceReimage`, in the query or the body, also of instances that run it already.
+    """
     wish = read_wish(body)
+    reimage = wish.force_reimage or forced.lower() == "true"
 
     async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
         reference = scale_set.image
         return refusal_to_start(
             name=scale_set.name,
             is_running=running is not None,
+            reimage=reimage,
             version=reference.version,
             images=await queries.images(connection, "/".join(reference.stream)),
             standings=await queries.standings(connection, scale_set.id),
         )
 
     event = UpgradeStartRequested(
-        scale_set=scale_set.id, override=wish.override, reason=wish.reason
+        scale_set=scale_set.id, override=wish.override, reimage=reimage, reason=wish.reason
     )
 
     async def goal(connection: Connection, _running: UpgradeRow | None) -> Mapping[str, Any]:
@@ -85,11 +87,15 @@ async def start(
 async def cancel(
     request: Request, scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
 ) -> Response:
-    """Ask the running upgrade to stop after its current batch (M05)."""
+    """Ask the running upgrade to stop after its current batch (M05).
+
+    Where none runs, but instances wait for new OS disks that were asked for, those are given up.
+    """
     wish = read_wish(body)
 
-    async def check(_connection: Connection, running: UpgradeRow | None) -> Refusal | None:
-        if running is None:  # Azure's own code and words
+    async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
+        reimages = await queries.awaits_reimage(connection, scale_set.id)
+        if running is None and not reimages:  # Azure's own code and words
             raise ApiError(409, "Conflict", "There is no ongoing Rolling Upgrade to cancel.")
         return None
 

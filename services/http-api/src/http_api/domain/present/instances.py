@@ -15,9 +15,11 @@ _PROVISIONING = {
     "ready": "Succeeded",
     "upgrading": "Updating",
     "restoring": "Updating",
+    "powering": "Updating",
     "deleting": "Deleting",
     "failed": "Failed",
 }
+_EXTENSION_CODE = "VMExtensionProvisioningError"
 _HEALTH_TEXT = {
     "Healthy": "The VM is reporting itself as healthy or is known to be healthy",
     "Unhealthy": "The VM is reporting itself as unhealthy or is known to be unhealthy",
@@ -50,6 +52,9 @@ class InstanceRow:
     protect_from_scale_set_actions: bool
     phase_order: int | None
     skip_upgrade: bool
+    wish: str = "running"  # a person's, of its power
+    power_due: str | None = None  # what its agent is still to be asked for
+    agent_answers: bool = True  # its host's agent was heard of lately
 
 
 def instance_json(
@@ -124,6 +129,7 @@ def is_latest_model(scale_set: StoredScaleSet, instance: InstanceRow) -> bool:
 
 def instance_view_json(scale_set: StoredScaleSet, instance: InstanceRow) -> dict[str, Any]:
     """Return the state of one instance at this moment."""
+    power = power_state(instance.phase, instance.power, instance.wish, instance.power_due)
     return {
         "computerName": computer_name(scale_set, instance.id),
         "vmHealth": {
@@ -133,15 +139,127 @@ def instance_view_json(scale_set: StoredScaleSet, instance: InstanceRow) -> dict
                 "displayStatus": _HEALTH_TEXT.get(instance.health, instance.health),
             }
         },
+        "vmAgent": _agent_json(instance),
+        "extensions": _extensions_json(scale_set, instance),
         "statuses": [
             _provisioning_status(instance),
             {
-                "code": f"PowerState/{instance.power}",
+                "code": f"PowerState/{power}",
                 "level": "Info",
-                "displayStatus": f"VM {instance.power}",
+                "displayStatus": f"VM {power}",
             },
         ],
     }
+
+
+def power_state(phase: str, power: str, wish: str, power_due: str | None) -> str:
+    """Return an instance's power in Azure's words; `power` is what its agent said last.
+
+    What a person wants is `wish`, and `power_due` what has not been asked of the agent yet.
+    """
+    if phase == "powering":
+        return {"running": "starting", "stopped": "stopping"}.get(wish, "deallocating")
+    if power != "running" and wish != "running" and power_due is None:
+        return wish
+    return power
+
+
+def _agent_json(instance: InstanceRow) -> dict[str, Any]:
+    """Return the state of the agent; here it is the host's, and looks after all instances there."""
+    answers = instance.agent_answers
+    return {
+        "vmAgentVersion": "rollcall",
+        "statuses": [
+            {
+                "code": f"ProvisioningState/{'succeeded' if answers else 'Unavailable'}",
+                "level": "Info" if answers else "Warning",
+                "displayStatus": "Ready" if answers else "Not Ready",
+                "message": f"The agent of host {instance.host} "
+                f"{'answers' if answers else 'was not heard of lately'}.",
+            }
+        ],
+    }
+
+
+def _extensions_json(scale_set: StoredScaleSet, instance: InstanceRow) -> list[dict[str, Any]]:
+    """Return how each extension of the model ended on the OS disk in place.
+
+    They run in their order, and the first that fails ends the provisioning. Those of a model that
+    was not applied to the instance yet have not run.
+    """
+    found = _extensions_of(scale_set)
+    states = _extension_states(
+        found, instance.phase, instance.error or {}, instance.generation == scale_set.generation
+    )
+    return [
+        {
+            "name": item.get("name"),
+            "type": ".".join(
+                str(at(item, f"properties.{part}") or "") for part in ("publisher", "type")
+            ),
+            "typeHandlerVersion": at(item, "properties.typeHandlerVersion"),
+            "statuses": [
+                {
+                    "code": f"ProvisioningState/{state}",
+                    "level": "Error" if state == "failed" else "Info",
+                    "displayStatus": f"Provisioning {state}",
+                    "message": message,
+                }
+            ],
+        }
+        for item, (state, message) in zip(found, states, strict=True)
+    ]
+
+
+def _extensions_of(scale_set: StoredScaleSet) -> Sequence[Mapping[str, Any]]:
+    path = "properties.virtualMachineProfile.extensionProfile.extensions"
+    return at(scale_set.model, path) or ()
+
+
+def _extension_states(
+    extensions: Sequence[Mapping[str, Any]], phase: str, error: Mapping[str, Any], applied: bool
+) -> list[tuple[str, str]]:
+    """Return state and message of each extension, of an instance that this is known of."""
+    failed = str(error.get("target") or "").lower() if error.get("code") == _EXTENSION_CODE else ""
+    states: list[tuple[str, str]] = []
+    ended = not applied or phase in ("creating", "upgrading")
+    for item in extensions:
+        if failed and str(item.get("name")).lower() == failed:
+            states.append(("failed", str(error.get("message"))))
+            ended = True
+        elif ended:
+            states.append(("creating", "It has not run on this OS disk yet."))
+        else:
+            states.append(("succeeded", "Provisioning succeeded."))
+    return states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alike:
+    """So many instances of which the same is known."""
+
+    count: int
+    phase: str
+    generation: int
+    error: Mapping[str, Any] | None
+
+
+def _extension_summary(scale_set: StoredScaleSet, alike: Sequence[Alike]) -> list[dict[str, Any]]:
+    found = _extensions_of(scale_set)
+    summaries: list[dict[str, int]] = [{} for _ in found]
+    for group in alike:
+        applied = group.generation == scale_set.generation
+        states = _extension_states(found, group.phase, group.error or {}, applied)
+        for summary, (state, _) in zip(summaries, states, strict=True):
+            code = f"ProvisioningState/{state}"
+            summary[code] = summary.get(code, 0) + group.count
+    return [
+        {
+            "name": item.get("name"),
+            "statusesSummary": [{"code": c, "count": n} for c, n in sorted(summary.items())],
+        }
+        for item, summary in zip(found, summaries, strict=True)
+    ]
 
 
 def _provisioning_status(instance: InstanceRow) -> dict[str, Any]:
@@ -159,9 +277,13 @@ def _provisioning_status(instance: InstanceRow) -> dict[str, Any]:
 
 
 def set_view_json(
-    counts: Sequence[tuple[str, str, str, int]], state: str, now: datetime
+    scale_set: StoredScaleSet,
+    counts: Sequence[tuple[str, str, str, int]],
+    alike: Sequence[Alike],
+    state: str,
+    now: datetime,
 ) -> dict[str, Any]:
-    """Return a scale set's instance view; `counts` are (phase, power, health, how many)."""
+    """Return a scale set's instance view; `counts` are (phase, power state, health, how many)."""
     summary: dict[str, int] = {}
     for phase, power, health, count in counts:
         for code in (
@@ -176,7 +298,7 @@ def set_view_json(
                 {"code": code, "count": count} for code, count in sorted(summary.items())
             ]
         },
-        "extensions": [],
+        "extensions": _extension_summary(scale_set, alike),
         "statuses": [
             {
                 "code": f"ProvisioningState/{state.lower()}",
