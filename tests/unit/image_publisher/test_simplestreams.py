@@ -12,7 +12,7 @@ from image_publisher.domain.simplestreams import Reference, parse_index, parse_p
 
 SHA = "b8aa1ce5d11939eaa01205fc31348532a31b82790921d45ceb397fbe76492787"
 OTHER = "c" * 64
-UBUNTU = Target(publisher="Canonical", offer="UbuntuServer", sku="22.04", item="disk1.img")
+UBUNTU = Target(publisher="Canonical", offer="UbuntuServer", sku="22.04", items=("disk1.img",))
 
 
 def item(**changes: Any) -> dict[str, Any]:

@@ -31,7 +31,15 @@ class ProductMapping(Section):
     offer: str
     sku: str
     item: str | None = None  # the ftype to take, where a version has several
+    # Whose instances boot it: the kind of file follows from that. Instead of `item`.
+    driver: Literal["qemu", "libvirt"] | None = None
     os_type: Literal["Linux", "Windows"] = "Linux"
+
+    @model_validator(mode="after")
+    def _one_says_which_file(self) -> Self:
+        if self.item is not None and self.driver is not None:
+            raise ValueError("give `item` or `driver`, not both: each says which file is taken")
+        return self
 
 
 class FeedConfig(Section):

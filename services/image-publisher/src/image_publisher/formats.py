@@ -12,6 +12,7 @@ from rollcall_kit.config import FeedConfig
 
 from image_publisher.documents import Documents
 from image_publisher.domain.feed import FeedCode, FeedError, Offer, Page, Target, gather
+from image_publisher.domain.items import wanted_kinds
 from image_publisher.domain.json_list import parse_list
 from image_publisher.domain.parse import as_three_names
 from image_publisher.domain.paths import join, normal_url
@@ -95,7 +96,7 @@ def chooser(feed: FeedConfig) -> Callable[[str], Target | None]:
                     publisher=mapping.publisher,
                     offer=mapping.offer,
                     sku=mapping.sku,
-                    item=mapping.item,
+                    items=wanted_kinds(mapping.item, mapping.driver),
                     os_type=mapping.os_type if said else None,
                 )
         return None

@@ -78,6 +78,7 @@ def compare(
     problems = list(offer.refused)
     for one in offer.offered:
         before = recorded.get((one.image.stream, one.image.version))
+        one = _as_recorded(one, before)
         if before is None:
             published.append(_seen_at(one, now))
             continue
@@ -98,6 +99,18 @@ def compare(
         refreshed=tuple(refreshed),
         problems=tuple(problems),
     )
+
+
+def _as_recorded(one: Offered, before: Known | None) -> Offered:
+    """Return that file of a version which is on record: a more wanted one that is added later, or
+    that the configuration now prefers, is no change of the version's content.
+    """
+    same = (
+        each
+        for each in (one, *one.others)
+        if before is not None and each.image.sha256 == before.image.sha256
+    )
+    return replace(next(same, one), others=())
 
 
 def stale(updated: datetime | None, *, now: datetime, max_age: float | None) -> FeedError | None:

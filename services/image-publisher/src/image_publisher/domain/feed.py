@@ -54,12 +54,12 @@ class FeedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the configuration makes of a product: whose image it is, and which file of it counts."""
+    """What the configuration makes of a product: whose image it is, and which files may count."""
 
     publisher: str
     offer: str
     sku: str
-    item: str | None = None
+    items: tuple[str, ...] = ()  # kinds of file that may be taken, the most wanted first
     os_type: Literal["Linux", "Windows"] | None = None  # None: what the document says, else Linux
 
 
@@ -75,6 +75,8 @@ class Offered:
     product: str
     document: str
     location: str
+    # The version's other files that could be taken. They count when one of them is on record.
+    others: tuple["Offered", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,15 @@ mirror's top. A version's name is its serial, the key under `versions`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from rollcall_contracts.model import Failure
 
 from image_publisher.domain.feed import FeedCode, FeedError, Offered, Page, Target
+from image_publisher.domain.items import in_order
 from image_publisher.domain.parse import (
     as_object,
     build_image,
@@ -132,19 +134,26 @@ class _Reader:
         level = as_object(content, f"version {version}")
         items = as_object(level.get("items", {}), f"version {version}: `items`")
         inherited = {**_plain(entry), **_plain(level)}
-        files = []
+        files: dict[str, list[dict[str, Any]]] = {}
         for name, value in items.items():
             item = self._expand({**inherited, **as_object(value, f"item {name}")})
-            if "path" in item and (target.item is None or item.get("ftype", name) == target.item):
-                files.append(item)
-        if not files:
+            if "path" in item:
+                files.setdefault(str(item.get("ftype", name)), []).append(item)
+        kinds = in_order(files, target)
+        if not kinds:
             return None
-        if len(files) > 1:
-            kinds = ", ".join(sorted(str(item.get("ftype")) for item in files))
+        if len(files[kinds[0]]) > 1 or (len(kinds) > 1 and not target.items):
+            several = ", ".join(sorted(kind for kind in kinds for _ in files[kind]))
             raise FeedError(
-                FeedCode.AMBIGUOUS, f"several files could be meant ({kinds}): set `item:` to one"
+                FeedCode.AMBIGUOUS,
+                f"several files could be meant ({several}): set `item:` to one, or `driver:`",
             )
-        return self._offered(target, product, version, files[0])
+        one = self._offered(target, product, version, files[kinds[0]][0])
+        others = []
+        for kind in kinds[1:]:
+            with suppress(FeedError):  # nobody asked for this one; it does not spoil the first
+                others.append(self._offered(target, product, version, files[kind][0]))
+        return replace(one, others=tuple(others))
 
     def _offered(
         self, target: Target, product: str, version: str, item: Mapping[str, Any]
