@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from rollcall_cli.demo_feed import Feed
+from rollcall_cli.demo_fleet import IMAGE
 from rollcall_embedded.stack import Stack, StackOptions
 from rollcall_testing.environments import environment
 
@@ -39,10 +40,11 @@ class Installation:
     reader: dict[str, Any]
     subscription: str
 
-    async def drive(self, python: Path, script: str) -> None:
+    async def drive(self, python: Path, script: str, **more: Any) -> None:
         """Run a script of a client; publish and restart what it asks for on the way.
 
-        Raises AssertionError, with what it wrote, when it fails.
+        `more` is what it is told beside the installation. Raises AssertionError, with what it
+        wrote, when it fails.
         """
         assert self.stack.certificates is not None
         known = {
@@ -51,6 +53,7 @@ class Installation:
             "subscription": self.subscription,
             "owner": self.owner,
             "reader": self.reader,
+            **more,
         }
         process = await asyncio.create_subprocess_exec(
             str(python),
@@ -86,9 +89,9 @@ class Installation:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Installation]:
+async def running(folder: Path, image: Mapping[str, str]) -> AsyncIterator[Installation]:
     """Give a stack whose feed offers 1.0.0, with an owner and a reader of its subscription."""
-    feed = Feed(folder)
+    feed = Feed(folder, image=image)
     feed.publish("1.0.0")
     options = StackOptions(
         state_dir=folder / "state", config=feed.write_config(), throwaway=True, tls=True
@@ -115,9 +118,15 @@ async def running(folder: Path) -> AsyncIterator[Installation]:
 
 
 @pytest.fixture
-async def installation(folder: Path) -> AsyncIterator[Installation]:
+def image() -> Mapping[str, str]:
+    """The image that the feed offers; a test module overrides this to change it."""
+    return IMAGE
+
+
+@pytest.fixture
+async def installation(folder: Path, image: Mapping[str, str]) -> AsyncIterator[Installation]:
     """A running stack with https."""
-    async with running(folder) as found:
+    async with running(folder, image) as found:
         yield found
 
 
