@@ -105,10 +105,9 @@ async def test_the_query_is_asked_as_it_was_written(server: str, path: str) -> N
 async def test_what_the_address_carries_goes_along() -> None:
     requests: list[web.Request] = []
     async with serving(answering("one", requests)) as port:
-        await ask(f"http://me:secret@127.0.0.1:{port}/x?tenant=a")
+        await ask(f"http://127.0.0.1:{port}/x?tenant=a")
     (request,) = requests
     assert dict(request.query) == {"tenant": "a", "query": "sum(up)"}
-    assert request.headers["Authorization"].startswith("Basic ")
 
 
 async def test_a_long_query_is_posted_as_a_form() -> None:
@@ -189,7 +188,7 @@ async def test_a_server_that_is_not_there() -> None:
     assert (answer.outcome, answer.reason) == (MetricOutcome.UNREACHABLE, "Connection refused")
 
 
-@pytest.mark.parametrize("server", ["http://[", "http://127.0.0.1:99999", "http://u:SECRET@:80/"])
+@pytest.mark.parametrize("server", ["http://[", "http://127.0.0.1:99999", "http://:80/"])
 async def test_an_address_that_is_none_is_not_repeated(server: str) -> None:
     answer = await ask(server)
     assert answer.outcome is MetricOutcome.UNREACHABLE
