@@ -232,6 +232,25 @@ async def test_all_instances_can_be_deleted(api: Any) -> None:
     assert (await api.get(api.set))["sku"]["capacity"] == 0
 
 
+async def test_inbound_nat_rules_are_written_on_their_own(api: Any) -> None:
+    rule = f"{api.balancer}/inboundnatrules/ssh"
+    body = {"properties": {"backendPort": 22, "protocol": "tcp"}}
+    assert (await api.error("PUT", rule, 404, body))["code"] == "ResourceNotFound"
+    await api.put(api.balancer, api.balancer_body("app"), 201)
+    made = await api.put(rule, body, 201)
+    assert made["id"] == f"{api.balancer}/inboundNatRules/ssh"
+    assert made["properties"]["backendPort"] == 22
+    await api.put(rule, body, 200)
+    shown = (await api.get(api.balancer))["properties"]
+    assert [each["name"] for each in shown["inboundNatRules"]] == ["ssh"]
+    assert [each["name"] for each in shown["probes"]] == ["app"]
+    assert (await api.get(f"{api.balancer}/InboundNatRules/SSH"))["id"] == made["id"]
+    assert (await api.ask("DELETE", rule)).status_code == 202
+    assert (await api.ask("DELETE", rule)).status_code == 204
+    assert (await api.get(f"{api.balancer}/inboundNatRules"))["value"] == []
+    assert (await api.ask("PUT", f"{api.balancer}/probes/app", body)).status_code in (404, 405)
+
+
 async def test_extensions_and_sizes_are_listed(api: Any) -> None:
     extension = {"name": "Ext", "properties": {"type": "CustomScript", "settings": {"a": 1}}}
     profile = {"extensionProfile": {"extensions": [extension]}}

@@ -30,7 +30,7 @@ def _parts() -> tuple[str, ...]:
     )
 
 
-DEPLOYABLE = (*_WHOLE, *_KEPT, *_parts())
+DEPLOYABLE = (*_WHOLE, *_KEPT, *_parts(), f"{LOAD_BALANCERS}/inboundNatRules")
 
 
 class State(StrEnum):

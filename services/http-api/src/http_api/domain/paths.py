@@ -46,6 +46,7 @@ _WORDS = (
     "explain",
     "state",
     "loadBalancers",
+    "inboundNatRules",
     "rollcall",
     "upgrades",
     "events",

@@ -97,6 +97,8 @@ ROUTES: Mapping[str, Route] = {
     "load_balancers.list_all": _gives("Resources"),
     "load_balancers.list_parts": _gives("Parts"),
     "load_balancers.get_part": _gives("Part"),
+    "load_balancers.put_rule": _writes("Part", "PartBody"),
+    "load_balancers.delete_rule": _DELETES,
     "images.publishers": _gives("ImageNames"),
     "images.offers": _gives("ImageNames"),
     "images.skus": _gives("ImageNames"),

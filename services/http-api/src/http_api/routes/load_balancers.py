@@ -1,13 +1,20 @@
 """Load balancers, which exist here for their probes (M31)."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from rollcall_contracts.events import Event
+from rollcall_kit.outbox import Connection
 
-from http_api import store
+from http_api import progress, store
+from http_api.domain.merging import READ_ONLY, without
+from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.scale_sets import CHILDREN, Stored, load_balancer_json
-from http_api.domain.resource_ids import LOAD_BALANCERS
+from http_api.domain.resource_ids import LOAD_BALANCERS, ResourceId
+from http_api.domain.secrets import redacted
 from http_api.errors import not_found
 from http_api.routes.common import (
     BALANCER,
@@ -24,9 +31,11 @@ from http_api.routes.common import (
     page,
 )
 from http_api.routes.status import accepted
-from http_api.writes import delete_load_balancer, write_load_balancer
+from http_api.writes import Server, delete_load_balancer, write_load_balancer
 
 router = APIRouter(tags=["load balancers"], dependencies=[Depends(need_api_version)])
+RULES = "inboundNatRules"
+RULE = f"{BALANCER}/{RULES}/{{rule}}"
 
 
 async def existing_balancer(place: BalancerPlace, pool: Pool) -> Stored:
@@ -70,10 +79,17 @@ async def list_parts(balancer: Balancer, kind: str) -> Response:
 @router.get(BALANCER + "/{kind}/{part}")
 async def get_part(balancer: Balancer, kind: str, part: str) -> Response:
     """Return one part of a load balancer."""
-    for found in _parts(balancer, kind):
-        if str(found.get("name")).lower() == part.lower():
-            return JSONResponse(found)
-    raise not_found(f"{LOAD_BALANCERS}/{balancer.name}/{kind}", part, balancer.id.split("/")[4])
+    found = _find(_parts(balancer, kind), part)
+    if found is None:
+        raise not_found(f"{LOAD_BALANCERS}/{balancer.name}/{kind}", part, balancer.id.split("/")[4])
+    return JSONResponse(found)
+
+
+def _find(parts: list[Any], name: str) -> Any:
+    for each in parts:
+        if isinstance(each, Mapping) and str(each.get("name")).lower() == name.lower():
+            return each
+    return None
 
 
 def _parts(balancer: Stored, kind: str) -> list[Any]:
@@ -82,6 +98,55 @@ def _parts(balancer: Stored, kind: str) -> list[Any]:
         raise HTTPException(404)
     properties = load_balancer_json(balancer)["properties"]
     return list(properties.get(names[kind.lower()]) or [])
+
+
+@router.put(RULE)
+async def put_rule(place: BalancerPlace, rule: str, body: JsonBody, server: ServerOf) -> Response:
+    """Keep an inbound NAT rule, the one part that has a PUT of its own. Raises ApiError 404."""
+    item = {**redacted(without(body, READ_ONLY)), "name": rule}
+    stored, was_missing = await _change_rules(server, place, rule, item)
+    shown = _find(_parts(stored, RULES), rule)
+    return JSONResponse(shown, status_code=201 if was_missing else 200)
+
+
+@router.delete(RULE)
+async def delete_rule(
+    request: Request, place: BalancerPlace, rule: str, server: ServerOf
+) -> Response:
+    """Forget an inbound NAT rule; 204 if there is none. Raises ApiError 404."""
+    stored, was_missing = await _change_rules(server, place, rule, None)
+    if was_missing:
+        return Response(status_code=204)
+
+    async def work(connection: Connection) -> tuple[Operation, list[Event]]:
+        asked = progress.Asked(action="DELETE")
+        now = server.context.now()
+        return await progress.begin(connection, Kind.NOTHING, stored.id, asked, now), []
+
+    return accepted(request, server, await server.transact(work))
+
+
+async def _change_rules(
+    server: Server, place: ResourceId, name: str, item: Mapping[str, Any] | None
+) -> tuple[Stored, bool]:
+    """Put a rule in, or take it out; return the load balancer, and whether the rule was missing."""
+
+    async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
+        await store.lock_models(connection)
+        old = await store.load_balancer(connection, place.key)
+        if old is None:
+            raise not_found(LOAD_BALANCERS, place.name, place.group)
+        properties = dict(old.model.get("properties") or {})
+        before = properties.get(RULES) or []
+        known = _find(before, name)
+        after = [each for each in before if each is not known]
+        if item is not None:
+            after.append(item)
+        stored = replace(old, model={**old.model, "properties": {**properties, RULES: after}})
+        await store.save_load_balancer(connection, place, stored, server.context.now())
+        return (stored, known is None), []
+
+    return await server.transact(work)
 
 
 @router.delete(BALANCER)
