@@ -43,10 +43,10 @@ from rollcall_contracts.model import Drain, FailureCode, Image, Provisioning
 from rollcall_kit.broker import EXCHANGE, Broker, QueueSpec
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
+from rollcall_testing.instances import HOST
 
 SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
 KEY = new_key()
-HOST = "h1"
 SLOW = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\nsleep 0.3\n'
 
 

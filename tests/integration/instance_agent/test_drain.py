@@ -30,6 +30,7 @@ from rollcall_contracts.events import (
 )
 from rollcall_contracts.model import Drain, Image, Provisioning
 from rollcall_testing import eventually
+from rollcall_testing.instances import HOST
 
 SET = "/sets/web"
 
@@ -42,7 +43,7 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings = Settings.model_validate(
-            {"host": "h1", "state_dir": folder / "agent", "stop_grace": 2}
+            {"host": HOST, "state_dir": folder / "agent", "stop_grace": 2}
         )
         self.host = build_host(self.settings)
         self.reports: list[Event] = []

@@ -34,6 +34,7 @@ from rollcall_contracts.events import (
 from rollcall_contracts.model import Extension, FailureCode, Image, Power, Provisioning
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
+from rollcall_testing.instances import HOST
 
 SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
 KEY = new_key()
@@ -44,7 +45,7 @@ class Rig:
 
     def __init__(self, folder: Path, **more: object) -> None:
         values = {
-            "host": "h1",
+            "host": HOST,
             "state_dir": folder / "agent",
             "stop_grace": 2,
             "secrets_key": KEY,

@@ -32,6 +32,7 @@ from rollcall_contracts.events import (
 from rollcall_contracts.model import Extension, FailureCode, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
+from rollcall_testing.instances import HOST
 
 KEY = new_key()
 BOOT = 90  # seconds for a boot on a busy machine without KVM
@@ -45,7 +46,7 @@ class Rig:
         self.test_os = test_os
         self.settings = Settings.model_validate(
             {
-                "host": "h1",
+                "host": HOST,
                 "driver": "qemu",
                 "state_dir": folder / "agent",
                 "stop_grace": 10,

@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +18,9 @@ from rollcall_cli.sample_image import build_image
 from rollcall_testing import tiny_machine
 from rollcall_testing.tiny_container import build_tiny_container
 
-HOST = "h1"  # whose agent the tests play
+# Whose agent the tests play. Instances get ports from a place that the name gives: with a name of
+# its own, one run of the tests does not meet another on the same machine. Inherited by children.
+HOST = os.environ.setdefault("TEST_AGENT_HOST", f"h-{secrets.token_hex(4)}")
 CONFORMANCE = "ROLLCALL_CONFORMANCE"  # module:attribute of another kind to test
 _VM_PACKAGES = Path(__file__).parents[4] / "tests" / "vm" / "install-packages"
 
