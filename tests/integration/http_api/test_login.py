@@ -2,7 +2,6 @@
 
 import base64
 import json
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -184,23 +183,6 @@ async def test_tokens_of_others_and_old_ones_are_refused(api: Any) -> None:
             assert answer.status_code == 401
             assert answer.json()["error"]["code"] == "InvalidAuthenticationToken"
         assert public.startswith("-----BEGIN PUBLIC KEY")
-
-
-async def test_a_new_key_takes_over_and_the_old_one_still_counts(api: Any) -> None:
-    await api.put(api.set, api.scale_set_body(1), 201)
-    account = await make(api)
-    async with await client(api, account) as robot:
-        await api.pool.execute(
-            "UPDATE signing_keys SET created_at = created_at - $1::interval", timedelta(days=30)
-        )
-        async with await client(api, account) as other:
-            kids = {
-                jwt.get_unverified_header(each.headers["authorization"].split()[1])["kid"]
-                for each in (robot, other)
-            }
-            assert len(kids) == 2
-            assert (await robot.get(api.set)).status_code == 200
-            assert (await other.get(api.set)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ RULES = {
     "load_balancers.patch load_balancers.delete networks.put networks.patch networks.delete "
     "networks.put_part networks.delete_part groups.put groups.patch groups.delete",
     "owner installation": "accounts.list_all accounts.add accounts.get accounts.put_roles "
-    "accounts.renew accounts.remove",
+    "accounts.renew accounts.remove keys.list_all keys.rotate",
 }
 RULE_OF = {name: rule for rule, names in RULES.items() for name in names.split()}
 # In the path of every request; what is not named here is `x`.

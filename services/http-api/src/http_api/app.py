@@ -5,21 +5,26 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import timedelta
 
 import structlog
 import uvicorn
 from rollcall_kit.config import load_config
-from rollcall_kit.database import migrations_of
+from rollcall_kit.database import DATABASE_AWAY, migrations_of
 from rollcall_kit.secrets import seal
 from rollcall_kit.service import Context, Service
 
+from http_api import tokens
 from http_api.deploying import Deployer
+from http_api.domain.documents import ModelError
+from http_api.external import read_mapping
 from http_api.settings import Settings
 from http_api.web import create_app
 from http_api.writes import Server
 
 log = structlog.get_logger()
 
+LOOK = 600  # seconds between looks at the age of the key that signs
 GRACE = 5  # seconds that requests in flight have at the end
 
 
@@ -47,7 +52,11 @@ def build(settings: Settings) -> Service:
             "as the agents': custom data and protected settings are sealed with it"
         ) from error
     check_tls(settings)
+    check_openid(settings)
     config = load_config(settings.config)
+
+    async def keep_keys(context: Context) -> None:
+        await rotate_keys(context, settings)
 
     async def serve_http(context: Context) -> None:
         server = Server(context=context, settings=settings, config=config)
@@ -62,8 +71,45 @@ def build(settings: Settings) -> Service:
         name="http-api",
         database=True,
         migrations=[migrations_of("http_api")],
-        background=[serve_http],
+        background=[serve_http, keep_keys],
     )
+
+
+def check_openid(settings: Settings) -> None:
+    """Raise SettingsError where the external provider cannot be used as it is described."""
+    if not settings.openid_issuer:
+        return
+    if not settings.openid_issuer.startswith("https://"):
+        raise SettingsError("ROLLCALL_OPENID_ISSUER must begin with https://")
+    if not settings.openid_audience:
+        raise SettingsError(
+            "set ROLLCALL_OPENID_AUDIENCE: without it, every token of the provider would be let in"
+        )
+    try:
+        read_mapping(settings.openid_roles)
+        ssl.create_default_context(cafile=settings.openid_ca or None)
+    except ModelError as error:
+        raise SettingsError(f"ROLLCALL_OPENID_ROLES: {error}") from error
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"ROLLCALL_OPENID_CA must name a PEM file: {error}") from error
+
+
+async def rotate_keys(context: Context, settings: Settings) -> None:
+    """Make another key sign tokens when the present one is old enough, until the service stops.
+
+    Every copy of the service looks; the lock in the database makes one of them do it.
+    """
+    older_than = timedelta(days=settings.api_key_days)
+    while not context.stopping.is_set():
+        try:
+            async with context.database.acquire() as connection, connection.transaction():
+                now = context.now()
+                await tokens.rotate(connection, settings.secrets_key, now, older_than=older_than)
+        except DATABASE_AWAY as error:
+            log.warning("database_unavailable", error=str(error) or type(error).__name__)
+        with contextlib.suppress(TimeoutError):  # then it is time to look again
+            async with asyncio.timeout(min(older_than.total_seconds() / 10, LOOK)):
+                await context.stopping.wait()
 
 
 def check_tls(settings: Settings) -> None:

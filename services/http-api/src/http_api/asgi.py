@@ -15,13 +15,30 @@ from http_api import accounts, resources, tokens
 from http_api.domain.access import OWNER, Principal, is_open, needed
 from http_api.domain.paths import normal_path
 from http_api.errors import error_response, refuse
+from http_api.external import Provider, ProviderAwayError, ProviderConfig, read_mapping
 from http_api.metrics import http_requests, http_seconds
-from http_api.tokens import Keys, TokenError
+from http_api.settings import Settings
+from http_api.tokens import TokenError
 from http_api.writes import Server
 
 log = structlog.get_logger()
 
 _METHODS = frozenset({"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"})
+
+
+def external_provider(settings: Settings) -> Provider | None:
+    """Return the external provider, where there is one. Raises ModelError for its roles."""
+    if not settings.openid_issuer:
+        return None
+    return Provider(
+        ProviderConfig(
+            issuer=settings.openid_issuer,
+            audience=settings.openid_audience,
+            claim=settings.openid_claim,
+            grants=read_mapping(settings.openid_roles),
+            ca=settings.openid_ca,
+        )
+    )
 
 
 class Gate:
@@ -33,7 +50,7 @@ class Gate:
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
         self._server = server
-        self._keys = Keys()
+        self._provider = external_provider(server.settings)
         settings = server.settings
         self._token = settings.api_token.get_secret_value().encode()
         self._metrics_open = settings.api_metrics_open
@@ -92,6 +109,9 @@ class Gate:
                 why=unknown.failure.code,
             )
             return error_response(401, unknown.failure, headers={"WWW-Authenticate": "Bearer"})
+        except ProviderAwayError as error:
+            failure = Failure(code="ServiceUnavailable", message=str(error))
+            return error_response(503, failure, headers={"Retry-After": "10"})
         except DATABASE_AWAY as error:
             log.warning("database_unavailable", error=str(error) or type(error).__name__)
             failure = Failure(code="ServiceUnavailable", message="The database does not answer.")
@@ -103,7 +123,7 @@ class Gate:
         return error_response(403, refuse(principal, scope["method"], path))
 
     async def _principal(self, header: str) -> Principal:
-        """Return whose token a request carries. Raises _Unknown."""
+        """Return whose token a request carries. Raises _Unknown, ProviderAwayError."""
         scheme, _, given = header.partition(" ")
         token = given.strip()
         if scheme.lower() != "bearer" or not token:
@@ -113,21 +133,26 @@ class Gate:
             )
         if hmac.compare_digest(token.encode(), self._token):
             return OWNER
-        if token.count(".") == 2:
-            async with self._server.context.database.acquire() as connection:
-                tenant, _ = await resources.directory(connection)
-                try:
-                    bearer = await tokens.bearer(connection, self._keys, token, tenant=tenant)
-                except TokenError as error:
-                    raise _Unknown("InvalidAuthenticationToken", str(error)) from error
-                found = await accounts.principal(connection, bearer.client_id, bearer.issued_at)
-            if found is None:
-                raise _Unknown(
-                    "InvalidAuthenticationToken",
-                    "The account was removed, or has another secret: log in again.",
-                )
-            return found
-        raise _Unknown("InvalidAuthenticationToken", "The access token is not valid here.")
+        if token.count(".") != 2:
+            raise _Unknown("InvalidAuthenticationToken", "The access token is not valid here.")
+        try:
+            provider = self._provider
+            if provider is not None and tokens.claimed_issuer(token) == provider.config.issuer:
+                return await provider.principal(token)
+            return await self._account(token)
+        except TokenError as error:
+            raise _Unknown("InvalidAuthenticationToken", str(error)) from error
+
+    async def _account(self, token: str) -> Principal:
+        """Return the account of a token of this installation's own. Raises TokenError."""
+        async with self._server.context.database.acquire() as connection:
+            tenant, _ = await resources.directory(connection)
+            now = self._server.context.now()
+            bearer = await tokens.bearer(connection, token, now, tenant=tenant)
+            found = await accounts.principal(connection, bearer.client_id, bearer.issued_at)
+        if found is None:
+            raise TokenError("The account was removed, or has another secret: log in again.")
+        return found
 
 
 class _Unknown(Exception):

@@ -12,6 +12,13 @@ class Settings(settings.Settings):
     api_token: SecretStr = SecretStr("")  # what clients send as `Authorization: Bearer …`
     api_tls_certificate: str = ""  # path of a PEM file with the chain; with it only https is served
     api_tls_key: str = ""  # path of its private key; none: it is in the same file
+    api_key_days: float = Field(default=30, gt=0, le=3650)  # for which a key signs tokens
+    openid_issuer: str = ""  # of an external OpenID provider: https://…, as its tokens say it
+    openid_audience: str = ""  # what its tokens for this installation are made out to
+    openid_claim: str = "roles"  # which names the bearer's groups or roles; dots lead into objects
+    # {"fleet-admins": [{"role": "owner", "scope": "/"}]}
+    openid_roles: dict[str, list[dict[str, str]]] = Field(default_factory=dict)
+    openid_ca: str = ""  # path of a PEM file with the authority of its certificate
     api_metrics_open: bool = False  # serve /metrics to scrapers that have no token
     api_page_size: int = Field(default=200, ge=1, le=1000)  # items of a list before a nextLink
     api_max_body: int = Field(default=4 * 1024 * 1024, ge=1024)  # bytes of a request

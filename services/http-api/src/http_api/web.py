@@ -19,6 +19,7 @@ from http_api.routes import (
     hooks,
     images,
     instances,
+    keys,
     load_balancers,
     login,
     networks,
@@ -35,7 +36,7 @@ OPENAPI = "/rollcall/openapi.json"
 # Those with a path that matches nearly everything come after those that know it better.
 _MODULES = (scale_sets, extensions, upgrades, steering, hooks, explain, actions, instances)
 _OTHERS = (load_balancers, images, networks, holds, events, operations, status, groups)
-_LAST = (subscriptions, accounts, login)
+_LAST = (subscriptions, accounts, keys, login)
 _TEMPLATES = (deployments, autoscale)
 ROUTERS = tuple(m.router for m in (*_MODULES, *_TEMPLATES, *_OTHERS, *_LAST))
 

@@ -165,6 +165,8 @@ ROUTES: Mapping[str, Route] = {
     "accounts.put_roles": Route(answers={200: "Account"}, body="RolesBody"),
     "accounts.renew": _gives("NewSecret"),
     "accounts.remove": Route(answers={204: NOTHING}),
+    "keys.list_all": _gives("SigningKeys"),
+    "keys.rotate": Route(answers={200: "SigningKeys"}, body="RotateBody"),
     "login.endpoints": _gives("Endpoints"),
     "login.openid_configuration": _gives("OpenIdConfiguration"),
     "login.keys": _gives("KeySet"),

@@ -165,6 +165,7 @@ BODIES: Mapping[str, Schema] = {
     "MaybeInstanceIdsBody": record({}, {"instanceIds": maybe(many(TEXT))}),
     "WishBody": record({}, {"reason": maybe(TEXT), "override": maybe(FLAG)}),
     "HookAnswerBody": record({}, {"properties": OBJECT}),
+    "RotateBody": record({}, {"revoke": maybe(FLAG)}),
     "AccountBody": record({"name": TEXT, "roles": many(_ROLE)}),
     "RolesBody": record({"roles": many(_ROLE)}),
     "TokenForm": record(
@@ -449,6 +450,10 @@ ANSWERS: Mapping[str, Schema] = {
         }
     ),
     "Health": record({"status": TEXT}),
+    "SigningKey": record(
+        {"kid": TEXT, "createdTime": TIME, "signs": FLAG, "publishedUntil": maybe(TIME)}
+    ),
+    "SigningKeys": page_of("SigningKey"),
     "Account": record(_ACCOUNT),
     "Accounts": page_of("Account"),
     "NewAccount": record({**_ACCOUNT, "clientSecret": TEXT}),

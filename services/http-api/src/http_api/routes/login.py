@@ -96,10 +96,10 @@ async def openid_configuration(request: Request, tenant: str, own: Tenant) -> Re
 
 @router.get("/{tenant}/discovery/keys")
 @router.get("/{tenant}/discovery/v2.0/keys")
-async def keys(own: Tenant, pool: Pool) -> Response:
+async def keys(own: Tenant, pool: Pool, server: ServerOf) -> Response:
     """Return the public keys of tokens."""
     async with pool.acquire() as connection:
-        return JSONResponse(await tokens.key_set(connection))
+        return JSONResponse(await tokens.key_set(connection, server.context.now()))
 
 
 @router.post("/{tenant}/oauth2/token")
