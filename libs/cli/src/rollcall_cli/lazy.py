@@ -1,5 +1,6 @@
 """Commands that are imported when they are run, so that `rollcall --help` answers at once."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +29,9 @@ class Later(TyperCommand):
 
     def load(self) -> Any:
         """Import the command itself."""
+        # httpx brings a command of its own, which takes longer than all the rest of it to import;
+        # where that cannot be imported it goes without.
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # there is none
         module, _, attribute = self._place.partition(":")
         found = getattr(import_module(module), attribute)
         if isinstance(found, typer.Typer):

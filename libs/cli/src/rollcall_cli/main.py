@@ -123,6 +123,12 @@ class Commands(LazyGroup):
             MACHINE,
         ),
         Entry(
+            "demo-docker",
+            "rollcall_cli.demo_docker:demo_docker",
+            "Roll three container images through ten containers, and check every promise.",
+            MACHINE,
+        ),
+        Entry(
             "feed",
             "rollcall_cli.feed:app",
             "Author a feed of your own images in a folder.",

@@ -10,6 +10,7 @@ from rich.text import Text
 from rollcall_cli.exits import Exit
 from rollcall_cli.output import Output, console
 from rollcall_cli.session import Session, SetName, on_server
+from rollcall_cli.tables import at
 from rollcall_cli.views import LineView
 from rollcall_cli.waiting import Timeout, Wait, Waiter, finish, is_running, newest, other_than
 
@@ -26,15 +27,16 @@ def enable(
 
     With --wait also for the upgrade that begins now, if one does.
     """
-    before = newest(session.api, session.find(scale_set))
-    id, answer = _switch(session, scale_set, True)
-    document = answer.json()
+    id = session.find(scale_set)
+    before = newest(session.api, id)
+    answer = _switch(session, id, on=True)
     if wait:
-        waiter = _waiter(session, id, timeout)
-        end = waiter.until_settled(before, session.api.operation(answer))
+        operation = None if answer is None else session.api.operation(answer)
+        end = _waiter(session, id, timeout).until_settled(before, operation)
         _tell(session, id, end, "automatic upgrade is on, and nothing is left to do")
-    else:
-        _said(session, document, "automatic upgrade is on: each new image is rolled out by itself")
+        return
+    words = "automatic upgrade is on: each new image is rolled out by itself"
+    _said(session, session.api.get(id) if answer is None else answer.json(), words)
 
 
 @on_server
@@ -45,22 +47,27 @@ def disable(
 
     A running upgrade stops after its current batch.
     """
-    before = newest(session.api, session.find(scale_set))
-    id, answer = _switch(session, scale_set, False)
-    if wait and is_running(before):
-        waiter = _waiter(session, id, timeout)
-        end = waiter.until_ended(lambda _: True)
-        _tell(session, id, _as_cancelled(end), "")
-    else:
-        _said(
-            session, answer.json(), "automatic upgrade is off; a running one stops after its batch"
-        )
-
-
-def _switch(session: Session, scale_set: str, on: bool) -> tuple[str, httpx.Response]:
     id = session.find(scale_set)
-    policy = {"automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": on}}
-    return id, session.api.send("PATCH", id, {"properties": {"upgradePolicy": policy}})
+    before = newest(session.api, id)
+    answer = _switch(session, id, on=False)
+    if wait and is_running(before):
+        end = _waiter(session, id, timeout).until_ended(lambda _: True)
+        _tell(session, id, _as_cancelled(end), "")
+        return
+    words = "automatic upgrade is off; a running one stops after its batch"
+    _said(session, session.api.get(id) if answer is None else answer.json(), words)
+
+
+def _switch(session: Session, id: str, *, on: bool) -> httpx.Response | None:
+    """Switch automatic upgrades; None where they are so already.
+
+    A model that is written anew, even the same, lets a version be tried again that did not succeed.
+    """
+    policy = at(session.api.get(id), "properties.upgradePolicy.automaticOSUpgradePolicy") or {}
+    if policy.get("enableAutomaticOSUpgrade", False) is on:
+        return None
+    body = {"automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": on}}
+    return session.api.send("PATCH", id, {"properties": {"upgradePolicy": body}})
 
 
 @on_server
