@@ -13,9 +13,9 @@ ARGS ?=
 VM_CACHE = $(or $(ROLLCALL_VM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/vm)
 SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
-MARKS = $(shell docker info >/dev/null 2>&1 || echo "not compose")
+MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose")
 
-.PHONY: help install check format test test-clients test-az integration e2e demo demo-vm up bench simulate mutants golden compose-up compose-down clean
+.PHONY: help install check format test test-clients test-debian test-az integration e2e demo demo-vm demo-docker up bench simulate mutants golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,12 +52,19 @@ test-clients: install ## real Azure SDKs, installed from PyPI, against the whole
 test-az: install ## the real az in two versions, from PyPI, against the whole stack (large, so not in make test)
 	$(BIN)/pytest tests/az $(ARGS)
 
+test-debian: install ## a full Debian with systemd and cloud-init, upgraded in a virtual machine: minutes
+	$(BIN)/pytest tests/vm -m debian $(ARGS)
+
 demo: install ## two upgrades of ten instances on this machine, one good and one bad
 	@$(BIN)/rollcall demo $(ARGS)
 
 demo-vm: install ## three upgrades of five virtual machines of QEMU: one good, two bad
 	@tests/vm/build-test-os $(VM_CACHE)
 	@$(BIN)/rollcall demo-vm --images $(VM_CACHE) $(ARGS)
+
+demo-docker: install ## two upgrades of ten containers of a Docker engine: one good, one bad
+	@tests/docker/build-images $(VM_CACHE)/containers
+	@$(BIN)/rollcall demo-docker --images $(VM_CACHE)/containers $(ARGS)
 
 up: install ## the whole stack on this machine, until Ctrl-C (ARGS="--config FILE")
 	@$(BIN)/rollcall up $(ARGS)
