@@ -12,6 +12,8 @@ from rollcall_contracts.model import (
     LifecycleHookType,
     MaintenanceWindow,
     MetricGate,
+    PowerAction,
+    PowerWish,
     Provisioning,
 )
 from rollcall_rollout import Fleet, MemberState, evolve, fold, next_wake, settle
@@ -161,6 +163,21 @@ def end_batches_early(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
     ]
 
 
+def stop_somebody(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
+    started = any(isinstance(ev, e.UpgradeStarted) for ev in decided)
+    return [
+        e.InstancesPowerRequested(**_order(fleet, "0"), change=PowerAction.POWER_OFF)
+        for _ in range(started)
+    ]
+
+
+def overlook_wishes(fleet: Fleet) -> Fleet:
+    instances = {
+        id: replace(instance, wish=PowerWish.RUNNING) for id, instance in fleet.instances.items()
+    }
+    return replace(fleet, instances=instances)
+
+
 def say_nothing_new(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
     return [e.BatchHeld(scale_set=SET, upgrade_id="another", code="x")] if decided else []
 
@@ -280,6 +297,23 @@ CASES = [
     ),
     Case(promise=invariants.no_instance_is_swapped_twice, rules=adding(swap_again)),
     Case(promise=invariants.never_two_hands, rules=adding(grab_a_busy_one)),
+    Case(promise=invariants.power_changes_as_a_person_wants, rules=adding(stop_somebody)),
+    Case(
+        promise=invariants.what_a_person_stopped_is_left_alone,
+        rules=blind(overlook_wishes),
+        happenings=at(5, Fault.POWER, 0.56),
+    ),
+    Case(
+        promise=invariants.reimages_keep_the_caps,
+        rules=of_policy(max_batch_instance_percent=100, max_unhealthy_instance_percent=100),
+        spec={"automatic_os_upgrade": False},
+        happenings=at(5, Fault.REIMAGE, 0.1),
+    ),
+    Case(
+        promise=invariants.no_instance_goes_without_a_reason,
+        rules=of_model(leaving=("7",)),
+        happenings=at(5, Fault.REMOVE, 0.1),
+    ),
     Case(promise=invariants.healthy_ones_stay, rules=adding(restore_a_healthy_one)),
     Case(promise=invariants.previous_disks_are_kept_until_health, rules=adding(commit_early)),
     Case(promise=invariants.data_disks_are_never_replaced, rules=adding(make_anew)),
@@ -458,6 +492,18 @@ def test_a_set_that_is_wrong_about_a_disk_is_found() -> None:
     run.run()
     run.site.machines["4"].disk = Disk(number=99, version="0.9", generation=1)
     with pytest.raises(Violation, match=r"Instance 4 is on 0\.9"):
+        run.checker.at_the_end(run.store.load(), run.agenda.now)
+
+
+def test_what_runs_although_it_was_powered_off_is_found() -> None:
+    case = Case(promise=simulation.twin, rules=Rules(), happenings=at(5, Fault.POWER, 0.56))
+    run = Simulation(scenario_of(case), Rules(), None)
+    run.run()
+    kept = run.control.kept
+    assert kept is not None
+    (parked,) = [i.id for i in kept.instances.values() if i.is_parked]
+    run.site.machines[parked].running = True
+    with pytest.raises(Violation, match=f"Instance {parked} runs, and was powered off"):
         run.checker.at_the_end(run.store.load(), run.agenda.now)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import ScaleSetSpec
-from rollcall_rollout import Fleet, evolve
+from rollcall_rollout import Fleet, InstancePhase, evolve
 from rollcall_rollout.census import Census
 
 from rollcall_simulator.control import Transaction
@@ -132,11 +132,16 @@ class Checker:
             raise Violation(sentence_of(self.dropped), detail)
 
     def at_the_end(self, fleet: Fleet | None, now: datetime) -> None:
-        """What the set says of a healthy instance is true of its OS disk."""
+        """What the set says of a healthy instance is true of its OS disk, and what a person powered
+        off does not run."""
         if fleet is None or self.site is None:
             return
         for instance in fleet.instances.values():
             machine = self.site.machines.get(instance.id)
+            stopped = instance.is_parked and instance.phase is InstancePhase.READY
+            if stopped and machine is not None and machine.running:
+                detail = f"Instance {instance.id} runs, and was powered off."
+                raise Violation(sentence_of(self.at_the_end), detail)
             if not instance.is_healthy or machine is None or machine.host in self.site.dead:
                 continue
             disk = machine.disk.version if machine.disk is not None else None

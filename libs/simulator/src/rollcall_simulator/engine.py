@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, HookAction, MetricOutcome, Power
+from rollcall_contracts.model import Failure, HookAction, MetricOutcome, Power, PowerAction
 from rollcall_rollout import Fleet, InstancePhase, Upgrade, fold, next_wake, settle
 
 from rollcall_simulator.agenda import START, Agenda
@@ -285,7 +285,10 @@ class _Run:
         if behaviour.failure is not None:
             report = e.InstanceFailed(**said, error=behaviour.failure)
         self._say(behaviour.work, report, asked)
-        if behaviour.healthy is None:
+        stops = isinstance(event, e.InstancesPowerRequested) and (
+            event.change is PowerAction.POWER_OFF
+        )
+        if behaviour.healthy is None or stops:
             return
         healthy = max(asked + behaviour.work, self.agenda.seconds) + behaviour.healthy
         self.healthy_at[id] = healthy
@@ -296,6 +299,10 @@ class _Run:
         if isinstance(event, e.InstancesDeleteRequested):
             return e.InstanceDeleted.model_validate(said)
         place = {"address": "127.0.0.1", "port": 80}
+        if isinstance(event, e.InstancesPowerRequested):
+            off = event.change is PowerAction.POWER_OFF
+            power = Power.STOPPED if off else Power.RUNNING
+            return e.InstancePowered.model_validate({**said, **place, "power": power})
         if isinstance(event, e.InstancesRestoreRequested):
             before = self._version_before(id)
             generation = self.fleet.instances[id].generation

@@ -46,6 +46,9 @@ class Fault(StrEnum):
     ROLLBACK = "rollback"
     START = "start"
     DEPLOY = "deploy"
+    REIMAGE = "reimage"
+    POWER = "power"
+    REMOVE = "remove"
     PROTECT = "protect"
     WISH = "wish"
     HOOK = "hook"
@@ -87,6 +90,9 @@ MEANING: Mapping[Fault, str] = {
     Fault.ROLLBACK: "a person asks for the version before",
     Fault.START: "a person starts an upgrade, with override or without",
     Fault.DEPLOY: "a person deploys the model to instances",
+    Fault.REIMAGE: "a person asks for new OS disks",
+    Fault.POWER: "a person stops, starts or restarts instances",
+    Fault.REMOVE: "a person deletes an instance",
     Fault.PROTECT: "a person protects an instance, or no longer does",
     Fault.WISH: "applications name their phase, or ask to be skipped",
     Fault.HOOK: "a lifecycle hook is rejected, delayed, or not answered",

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from rollcall_contracts import events as e
 from rollcall_contracts.model import (
     LATEST,
+    FailureCode,
     GateAnswer,
     LifecycleHookType,
     MaintenanceWindow,
@@ -27,9 +28,11 @@ from rollcall_simulator.ledger import (
     GOOD,
     IN_FLIGHT,
     PENDING,
+    READY,
     RETURNED,
     SKIPPED,
     SURGING,
+    UPGRADING,
     WORKING,
     Known,
     Ledger,
@@ -195,7 +198,7 @@ def upgraded(ledger: Ledger, upgrade: Rollout) -> tuple[int, int]:
             continue
         total += 1
         instance = ledger.instances.get(part.successor or id)
-        bad += part.state != GOOD or instance is None or not instance.is_healthy
+        bad += part.state != GOOD or instance is None or instance.is_failing
     return bad, total
 
 
@@ -253,8 +256,8 @@ def _meaning(gate: MetricGate, outcome: MetricOutcome) -> GateAnswer:
 @_at(e.BatchStarted)
 def only_those_that_wait(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
     """A batch takes only instances that wait for their turn in the upgrade: none twice, none that
-    was skipped or rejected, none at which an agent is at work, and, when the upgrade is deferred,
-    only approved ones."""
+    was skipped or rejected, none at which an agent is at work, none that a person powered off, and,
+    when the upgrade is deferred, only approved ones."""
     upgrade = ledger.upgrade
     if not isinstance(event, e.BatchStarted) or upgrade is None:
         return None
@@ -268,6 +271,8 @@ def only_those_that_wait(ledger: Ledger, event: e.Event, now: datetime) -> str |
             return f"Instance {id} is {instance.phase}."
         if upgrade.deferred and not part.approved:
             return f"Instance {id} is not approved."
+        if instance.is_parked:
+            return f"Instance {id} was powered off by a person."
     return None
 
 
@@ -283,7 +288,7 @@ def protected_ones_are_not_touched(ledger: Ledger, event: e.Event, now: datetime
 @_at(e.InstancesUpgradeRequested)
 def no_instance_is_swapped_twice(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
     """An upgrade asks for each of its instances once, in its batch, and for a version above the one
-    that is there, or when a person asked for that below it."""
+    that is there, or when a person asked for that below it, or the same."""
     upgrade = ledger.upgrade
     if not isinstance(event, e.InstancesUpgradeRequested) or event.upgrade_id is None:
         return None
@@ -295,7 +300,7 @@ def no_instance_is_swapped_twice(ledger: Ledger, event: e.Event, now: datetime) 
             return f"Instance {order.instance_id} is {part.state if part else 'no part of it'}."
         before = ledger.instances[order.instance_id].version
         higher = before is None or version_key(before) < event.image.order
-        if not higher and upgrade.rollback_of is None:
+        if not higher and upgrade.rollback_of is None and not upgrade.reimage:
             return f"Instance {order.instance_id} goes from {before} to {event.image.version}."
     return None
 
@@ -304,6 +309,7 @@ def no_instance_is_swapped_twice(ledger: Ledger, event: e.Event, now: datetime) 
     e.InstancesUpgradeRequested,
     e.InstancesRestoreRequested,
     e.InstancesDeleteRequested,
+    e.InstancesPowerRequested,
     e.InstancesCreateRequested,
 )
 def never_two_hands(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
@@ -321,6 +327,80 @@ def never_two_hands(ledger: Ledger, event: e.Event, now: datetime) -> str | None
         if instance.is_busy and not isinstance(event, e.InstancesDeleteRequested):
             return f"Instance {instance.id} is {instance.phase}."
     return None
+
+
+@_at(e.InstancesPowerRequested)
+def power_changes_as_a_person_wants(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """Power is changed only as a person wants it, once for each request, and never of an instance
+    that a batch has in hand."""
+    if not isinstance(event, e.InstancesPowerRequested):
+        return None
+    for order in event.instances:
+        instance, part = ledger.instances[order.instance_id], ledger.part(order.instance_id)
+        if instance.due != event.change:
+            return f"Instance {instance.id} is to {instance.due or 'stay as it is'}."
+        if part is not None and part.state in IN_FLIGHT:
+            return f"Instance {instance.id} is in flight."
+    return None
+
+
+@_at(
+    e.InstancesUpgradeRequested,
+    e.InstancesRestoreRequested,
+    e.InstancesCreateRequested,
+    e.ProbeRequested,
+    e.InstanceFailed,
+    e.InstanceUnhealthy,
+)
+def what_a_person_stopped_is_left_alone(
+    ledger: Ledger, event: e.Event, now: datetime
+) -> str | None:
+    """What a person powered off gets no OS disk, is not probed, and is not said to be unhealthy,
+    until a person starts it."""
+    match event:
+        case e.HostRequest():
+            ids = [order.instance_id for order in event.instances]
+        case e.ProbeRequested():
+            ids = [target.instance_id for target in event.targets]
+        case e.InstanceFailed() if event.error.code == FailureCode.PROVISIONING_TIMEOUT:
+            return None  # its agent does not answer
+        case e.InstanceReport():
+            ids = [event.instance_id]
+        case _:
+            return None
+    parked = [id for id in ids if id in ledger.instances and ledger.instances[id].is_parked]
+    return f"Powered off are {', '.join(parked)}." if parked else None
+
+
+@_at(e.InstancesUpgradeRequested)
+def reimages_keep_the_caps(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """Outside of upgrades a person's request gives an OS disk once, and reimages take down no more
+    than a batch may have, within maxUnhealthyInstancePercent or maxUnhealthyInstanceCount; but one
+    healthy instance may go alone where nothing is unhealthy, and unhealthy ones may always go."""
+    if not isinstance(event, e.InstancesUpgradeRequested) or event.upgrade_id is not None:
+        return None
+    if ledger.upgrade is not None:
+        return "An upgrade runs."
+    asked = [ledger.instances[order.instance_id] for order in event.instances]
+    for instance in asked:
+        if not instance.reimage and not instance.deploy:
+            return f"Nobody asked for a new OS disk of instance {instance.id}."
+    if any(instance.deploy for instance in asked):
+        return None  # the model's deployment has no caps (M41)
+    policy, members = ledger.spec.policy, ledger.members()
+    down = unhealthy(members)
+    after = down | {instance.id for instance in asked}
+    healthy = [instance.id for instance in asked if instance.is_healthy]
+    allowed = ledger.limit(policy, len(members))
+    alone = len(after) == 1
+    if healthy and len(after) > allowed and not alone:
+        return f"{len(after)} of {len(members)} are down then: {allowed} may be."
+    size = max(1, len(members) * policy.max_batch_instance_percent // 100)
+    if policy.max_batch_instance_count is not None:
+        size = min(size, policy.max_batch_instance_count)
+    working = {i.id for i in members if i.booting and i.phase in (UPGRADING, READY)}
+    count = len(working | {instance.id for instance in asked})
+    return f"{count} of {len(members)} are in work: {size} may be." if count > size else None
 
 
 @_at(e.InstancesRestoreRequested)
@@ -376,15 +456,21 @@ def data_disks_are_never_replaced(ledger: Ledger, event: e.Event, now: datetime)
 
 @_at(e.InstancesDeleteRequested)
 def no_instance_goes_without_a_reason(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
-    """Instances are deleted when the set is, when they are more than the capacity and neither
-    protected nor in flight, or when a surge's new instance is healthy or came to nothing."""
+    """Instances are deleted when the set is, when a person deleted these very ones, when they are
+    more than the capacity and neither protected nor in flight, or when a surge's new instance is
+    healthy or came to nothing."""
     if not isinstance(event, e.InstancesDeleteRequested) or ledger.deleted:
         return None
-    staying = [i for i in ledger.instances.values() if i.phase != DELETING and i.replaces is None]
+    leaving = ledger.spec.leaving
+    staying = [
+        instance
+        for instance in ledger.instances.values()
+        if instance.phase != DELETING and instance.replaces is None and instance.id not in leaving
+    ]
     surplus = len(staying) - ledger.spec.capacity
     for order in event.instances:
         instance, part = ledger.instances[order.instance_id], ledger.part(order.instance_id)
-        if instance.phase == DELETING or instance.replaces is not None:
+        if instance.phase == DELETING or instance.replaces is not None or instance.id in leaving:
             continue
         successor = ledger.instances.get(part.successor or "") if part is not None else None
         if part is not None and part.state == SURGING and successor and successor.is_healthy:

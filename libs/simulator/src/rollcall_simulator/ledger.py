@@ -18,13 +18,15 @@ from rollcall_contracts.model import (
     Image,
     MetricOutcome,
     Power,
+    PowerAction,
+    PowerWish,
     Probe,
     RollingPolicy,
     ScaleSetSpec,
     StartedBy,
 )
 
-CREATING, READY, UPGRADING = "creating", "ready", "upgrading"
+CREATING, READY, UPGRADING, POWERING = "creating", "ready", "upgrading", "powering"
 RESTORING, DELETING, FAILED = "restoring", "deleting", "failed"
 
 PENDING, SKIPPED, WORKING, SURGING = "pending", "skipped", "working", "surging"
@@ -50,6 +52,14 @@ class Known:
     keeps_previous: bool = False  # its previous OS disk
     protected: bool = False
     protected_from_scale_in: bool = False
+    wish: PowerWish = PowerWish.RUNNING  # a person's
+    due: str = ""  # start, stop or restart: wanted, and not asked of the agent yet
+    power_number: int = 0
+    reimage: bool = False  # wanted, and not asked of the agent yet
+    reimage_number: int = 0
+    deploy: bool = False  # may be asked for by the model's deployment
+    booting: bool = False  # taken down for a person, and not healthy since
+    lasting: bool = False  # an operation failed that a start does not undo
     timed_out: bool = False  # said not to be healthy in time, and not heard of since
 
     @property
@@ -64,8 +74,22 @@ class Known:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Say whether it is no part of the set yet, or any more."""
-        return self.phase == DELETING or (self.phase == CREATING and self.first)
+        """Say whether it is no part of the set yet, or any more, or powered off by a person."""
+        coming = self.phase == CREATING and self.first
+        return self.phase == DELETING or coming or self.is_parked
+
+    @property
+    def is_parked(self) -> bool:
+        """Say whether a person has it down."""
+        wanted = self.wish is not PowerWish.RUNNING and not self.due
+        there = self.version is not None and self.phase in (READY, POWERING, FAILED)
+        return wanted and there
+
+    @property
+    def is_failing(self) -> bool:
+        """Say whether it is unhealthy for another reason than a person's wish."""
+        wanted = self.is_parked or self.booting or self.phase == POWERING
+        return not self.is_healthy and not wanted
 
 
 @dataclass(slots=True)
@@ -91,6 +115,7 @@ class Rollout:
     by: StartedBy
     override: bool
     rollback_of: str | None
+    reimage: bool
     deferred: bool
     started: datetime
     parts: dict[str, Part]
@@ -157,6 +182,23 @@ class Ledger:
                 if event.revision >= self.spec.revision:
                     self.deleted = True
                     self.spec = self.spec.model_copy(update={"revision": event.revision})
+            case e.ImageReleased() | e.ImageHeld() | e.ImageWithdrawn() | e.ImagePublished():
+                self._image(event)
+            case e.InstanceProtectionChanged():
+                if (instance := self.instances.get(event.instance_id)) is not None:
+                    instance.protected = event.protect_from_scale_set_actions
+                    instance.protected_from_scale_in = event.protect_from_scale_in
+            case e.PowerChangeRequested() | e.ModelDeployRequested():
+                self._wish(event)
+            case e.UpgradeCancelRequested() if self.upgrade is None:
+                for instance in self.instances.values():
+                    instance.reimage = False
+            case _:
+                if self.upgrade is not None:
+                    self._to_upgrade(self.upgrade, event)
+
+    def _image(self, event: e.Event) -> None:
+        match event:
             case e.ImageReleased():
                 self.holds.pop(event.image.version, None)
                 if self.barred is not None and self.barred.version == event.image.version:
@@ -167,13 +209,38 @@ class Ledger:
                 self.withdrawn.add(event.image.version)
             case e.ImagePublished():
                 self.withdrawn.discard(event.image.version)
-            case e.InstanceProtectionChanged():
-                if (instance := self.instances.get(event.instance_id)) is not None:
-                    instance.protected = event.protect_from_scale_set_actions
-                    instance.protected_from_scale_in = event.protect_from_scale_in
+
+    def _wish(self, event: e.PowerChangeRequested | e.ModelDeployRequested) -> None:
+        """Enter what a person wants of instances; what is older than known is late."""
+        named = event.instance_ids
+        for instance in self.instances.values():
+            if (instance.id not in named and "*" not in named) or instance.phase == DELETING:
+                continue
+            if isinstance(event, e.PowerChangeRequested):
+                if event.number > instance.power_number:
+                    instance.power_number = event.number
+                    self._power_wish(instance, event.change)
+            elif not event.reimage:
+                instance.deploy = True
+            elif event.number > instance.reimage_number:
+                instance.reimage, instance.reimage_number = True, event.number
+
+    def _power_wish(self, instance: Known, change: PowerAction) -> None:
+        was_parked = instance.is_parked
+        runs = instance.phase == READY and instance.power is Power.RUNNING and not was_parked
+        match change:
+            case PowerAction.RESTART | PowerAction.REDEPLOY:
+                instance.wish, instance.due = PowerWish.RUNNING, "restart"
+            case PowerAction.START:
+                instance.wish = PowerWish.RUNNING
+                if instance.due != "restart":
+                    instance.due = "" if runs or instance.version is None else "start"
             case _:
-                if self.upgrade is not None:
-                    self._to_upgrade(self.upgrade, event)
+                off = instance.phase == READY and instance.power is Power.STOPPED
+                instance.due = "" if was_parked and off else "powerOff"
+                instance.wish = PowerWish.STOPPED
+                if change is PowerAction.DEALLOCATE:
+                    instance.wish = PowerWish.DEALLOCATED
 
     def _to_upgrade(self, upgrade: Rollout, event: e.Event) -> None:
         match event:
@@ -202,7 +269,8 @@ class Ledger:
         if spec.revision < before.revision or (spec == before and not self.deleted):
             return
         self.spec, self.deleted = spec, False
-        sized = before.model_copy(update={"capacity": spec.capacity, "revision": spec.revision})
+        names = ("capacity", "leaving", "revision")
+        sized = before.model_copy(update={name: getattr(spec, name) for name in names})
         if before.capacity == spec.capacity or sized != spec:
             self.barred = None
         if _asks(before.probe) != _asks(spec.probe):
@@ -217,6 +285,11 @@ class Ledger:
         match event:
             case e.InstanceCreated() | e.InstanceUpgraded() | e.InstanceRestored():
                 self._provisioned(instance, event)
+            case e.InstancePowered():
+                if instance.phase in (POWERING, FAILED):
+                    instance.phase = FAILED if instance.lasting else READY
+                    instance.power, instance.health = event.power, Health.UNKNOWN
+                    instance.timed_out = False
             case e.InstanceDeleted():
                 if instance.phase == DELETING:
                     del self.instances[instance.id]
@@ -232,6 +305,7 @@ class Ledger:
                     healthy = isinstance(event, e.InstanceHealthy)
                     instance.health = Health.HEALTHY if healthy else Health.UNHEALTHY
                     instance.timed_out = instance.timed_out and not healthy
+                    instance.booting = instance.booting and not healthy
                     self._succeed(instance)
 
     def _provisioned(
@@ -249,7 +323,7 @@ class Ledger:
         in_time = instance.phase == expected
         instance.phase, instance.version = READY, event.version
         instance.power, instance.health = Power.RUNNING, Health.UNKNOWN
-        instance.timed_out = False
+        instance.timed_out = instance.lasting = False
         if isinstance(event, e.InstanceRestored):
             instance.keeps_previous = False
         part = self.part(instance.id)
@@ -259,9 +333,12 @@ class Ledger:
     def _failed(self, instance: Known, event: e.InstanceFailed) -> None:
         if event.error.code == FailureCode.HEALTH_TIMEOUT:
             instance.health, instance.timed_out = Health.UNHEALTHY, True
+            instance.booting = False
         elif instance.phase == DELETING:
             return
         elif instance.is_busy:
+            instance.booting = False
+            instance.lasting = instance.lasting or instance.phase != POWERING
             instance.phase = FAILED
             instance.version = event.version or instance.version
         else:
@@ -318,10 +395,18 @@ class Ledger:
             return
         instance.attempt, instance.timed_out = order.attempt, False
         instance.health, instance.first = Health.UNKNOWN, False
+        instance.booting = False
+        if isinstance(event, e.InstancesPowerRequested):
+            instance.phase, instance.due = POWERING, ""
+            instance.booting = event.change is not PowerAction.POWER_OFF
+            return
+        instance.lasting = False
         part = self.part(id)
         match event:
             case e.InstancesUpgradeRequested():
                 instance.phase, instance.keeps_previous = UPGRADING, True
+                instance.booting = event.upgrade_id is None
+                instance.reimage = instance.deploy = False
                 if part is not None and event.upgrade_id is not None:
                     part.state = WORKING
             case e.InstancesRestoreRequested():
@@ -357,6 +442,11 @@ class Ledger:
             protected=known.protected if known else False,
             protected_from_scale_in=known.protected_from_scale_in if known else False,
         )
+        if known is not None:
+            made = self.instances[id]
+            made.wish, made.power_number = known.wish, known.power_number
+            made.reimage_number = known.reimage_number
+            made.due = "" if known.wish is PowerWish.RUNNING else "powerOff"
         part = self.part(order.replaces) if order.replaces else None
         if part is not None:
             part.state = SURGING
@@ -369,6 +459,7 @@ class Ledger:
             by=event.started_by,
             override=event.override,
             rollback_of=event.rollback_of,
+            reimage=event.reimage,
             deferred=event.deferred,
             started=now,
             parts={id: Part(phase=event.phases.get(id, float("inf"))) for id in event.instance_ids},

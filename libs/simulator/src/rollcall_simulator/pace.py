@@ -51,7 +51,7 @@ class Pace:
     def behaviour(self, request: e.HostRequest) -> Behaviour:
         """Return how an instance takes a request, when all goes well."""
         work = self.provisioning.median
-        if isinstance(request, e.InstancesDeleteRequested):
+        if isinstance(request, e.InstancesDeleteRequested | e.InstancesPowerRequested):
             work = min(work, DELETION)
         return Behaviour(work=work, healthy=self.healthy.median)
 

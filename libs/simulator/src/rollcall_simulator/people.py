@@ -10,9 +10,11 @@ from rollcall_contracts.model import (
     HookAction,
     Image,
     MaintenanceWindow,
+    PowerAction,
     RollingPolicy,
     ScaleSetSpec,
 )
+from rollcall_rollout import InstancePhase
 
 from rollcall_simulator.agenda import Agenda
 from rollcall_simulator.faults import Chaos, Fault
@@ -57,6 +59,8 @@ class People:
         self._newest = 1
         self._held: dict[str, Image] = {}
         self._protected: dict[str, bool] = {}
+        self._off: set[str] = set()
+        self._number = 0  # of the last request of which each counts once
 
     def happen(self, happening: Happening) -> None:
         """Let one of the scenario's happenings come."""
@@ -73,6 +77,9 @@ class People:
             Fault.ROLLBACK: lambda _: self._ask(e.UpgradeRollbackRequested(scale_set=SET)),
             Fault.START: self._start,
             Fault.DEPLOY: self._deploy,
+            Fault.REIMAGE: self._reimage,
+            Fault.POWER: self._power,
+            Fault.REMOVE: self._remove,
             Fault.PROTECT: self._protect,
             Fault.HOLD: self._hold,
             Fault.WITHDRAW: self._withdraw,
@@ -194,6 +201,64 @@ class People:
         ids = ("*",) if chance < 0.2 or machine is None else (machine.id,)
         self._ask(e.ModelDeployRequested(scale_set=SET, instance_ids=ids))
 
+    def _all_or_one(self, chance: float) -> tuple[str, ...]:
+        machine = self._machine(chance * 5 % 1)
+        if chance < 0.3:
+            return tuple(self._site.machines)
+        return (machine.id,) if machine is not None else ()
+
+    def _reimage(self, chance: float) -> None:
+        ids = self._all_or_one(chance)
+        self._number += 1
+        self._ask(
+            e.ModelDeployRequested(
+                scale_set=SET, instance_ids=ids, reimage=True, number=self._number
+            )
+        )
+        if chance > 0.9:
+            self._agenda.after(
+                600 * chance, lambda: self._ask(e.UpgradeCancelRequested(scale_set=SET))
+            )
+
+    def _power(self, chance: float) -> None:
+        stream = self._chaos.stream(Fault.POWER)
+        ids = self._all_or_one(chance)
+        changes = (
+            *(PowerAction.POWER_OFF, PowerAction.DEALLOCATE, PowerAction.POWER_OFF),
+            *(PowerAction.RESTART, PowerAction.REDEPLOY, PowerAction.START),
+        )
+        change = changes[int(chance * 100) % len(changes)]
+        self._change_power(ids, change)
+        if change in (PowerAction.POWER_OFF, PowerAction.DEALLOCATE) and chance * 7 % 1 < 0.7:
+            again = partial(self._change_power, ids, PowerAction.START)
+            self._agenda.after(stream.uniform(1, 1500), again)
+
+    def _change_power(self, ids: tuple[str, ...], change: PowerAction) -> None:
+        self._number += 1
+        off = change in (PowerAction.POWER_OFF, PowerAction.DEALLOCATE)
+        self._off = self._off | set(ids) if off else self._off - set(ids)
+        self._ask(
+            e.PowerChangeRequested(
+                scale_set=SET, instance_ids=ids, change=change, number=self._number
+            )
+        )
+
+    def _remove(self, chance: float) -> None:
+        """Delete an instance, as the API does: those that are not gone yet stay named."""
+        there, leaving = self._store.instances, set(self.spec.leaving)
+        free = [
+            instance.id
+            for instance in there.values()
+            if instance.phase is not InstancePhase.DELETING
+            and instance.replaces is None
+            and instance.id not in leaving
+        ]
+        if not free or not self.spec.capacity:
+            return
+        chosen = sorted(free, key=int)[int(chance * len(free))]
+        still = tuple(id for id in self.spec.leaving if id in there)
+        self._write(capacity=self.spec.capacity - 1, leaving=(*still, chosen))
+
     def _protect(self, chance: float) -> None:
         machine = self._machine(chance)
         if machine is None:
@@ -280,6 +345,8 @@ class People:
         self._approve("*")
         for held in self._held.values():
             self._release(held)
+        if self._off:
+            self._change_power(tuple(self._off), PowerAction.START)
         for id in [id for id, on in self._protected.items() if on]:
             self._ask(e.InstanceProtectionChanged(scale_set=SET, instance_id=id))
         windows: tuple[MaintenanceWindow, ...] = ()

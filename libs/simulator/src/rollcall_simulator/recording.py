@@ -31,6 +31,7 @@ REQUESTS = (
     e.InstancesCreateRequested,
     e.InstancesUpgradeRequested,
     e.InstancesRestoreRequested,
+    e.InstancesPowerRequested,
     e.InstancesDeleteRequested,
 )
 # What people did meanwhile, which is repeated at its time.
@@ -44,6 +45,7 @@ PEOPLE = (
     e.UpgradeApproveRequested,
     e.InstanceProtectionChanged,
     e.ModelDeployRequested,
+    e.PowerChangeRequested,
 )
 ENDS = (e.UpgradeCompleted, e.UpgradeFaulted, e.UpgradeCancelled)
 Kind = type[e.HostRequest]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Image
+from rollcall_contracts.model import Image, PowerAction
 from rollcall_rollout import Fleet, Instance, InstancePhase, MemberState
 from rollcall_rollout.gates import newcomers
 from rollcall_rollout.state import Hook
@@ -14,6 +14,7 @@ Request = (
     e.InstancesCreateRequested
     | e.InstancesUpgradeRequested
     | e.InstancesRestoreRequested
+    | e.InstancesPowerRequested
     | e.InstancesDeleteRequested
 )
 
@@ -73,6 +74,12 @@ def _request(fleet: Fleet, instance: Instance, now: datetime) -> Request | None:
     boots = instance.phase is InstancePhase.READY and not instance.is_healthy
     if instance.phase is InstancePhase.DELETING:
         return e.InstancesDeleteRequested.model_validate(said)
+    if instance.phase is InstancePhase.POWERING:
+        off = instance.is_parked
+        change = PowerAction.POWER_OFF if off else PowerAction.RESTART
+        return e.InstancesPowerRequested.model_validate({**said, "change": change})
+    if boots and instance.is_parked:
+        return None  # it stays so until a person starts it
     if instance.phase is InstancePhase.RESTORING or (boots and state is MemberState.RESTORED):
         return e.InstancesRestoreRequested.model_validate(said)
     if instance.phase is InstancePhase.UPGRADING or (boots and state is MemberState.PROVISIONED):

@@ -11,12 +11,18 @@ from math import inf
 from typing import Protocol
 
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Power
+from rollcall_contracts.model import Failure, FailureCode, Power, PowerAction
 
 from rollcall_simulator.agenda import Agenda
 from rollcall_simulator.faults import Chaos, Fault
 
 CREATE, UPGRADE, RESTORE, DELETE = "create", "upgrade", "restore", "delete"
+START, STOP, RESTART = "start", "stop", "restart"
+POWER = {
+    PowerAction.START: START,
+    PowerAction.POWER_OFF: STOP,
+    PowerAction.RESTART: RESTART,
+}
 
 # What an operation has done: nothing yet, stopped the instance, started it, said so.
 BEGUN, STOPPED, STARTED, DONE = range(4)
@@ -209,11 +215,16 @@ class Site:
         self, machine: Machine, event: e.HostRequest, order: e.InstanceOrder, operation: str
     ) -> None:
         unfinished = machine.operation == UPGRADE and machine.disk != machine.target
-        restored = machine.operation == RESTORE
+        restored = machine.operation in (RESTORE, START, STOP, RESTART)
         target: Disk | None = None
         if isinstance(event, e.InstancesCreateRequested | e.InstancesUpgradeRequested):
             generation = event.provisioning.generation
             target = Disk(self._number(), event.image.version, generation)
+        elif operation in (START, RESTART):
+            if machine.disk is None:
+                self._refuse(event, order, "there is no OS disk to start from")
+                return
+            target = machine.disk
         elif operation == RESTORE:
             if machine.previous is not None:
                 target = machine.previous
@@ -239,7 +250,8 @@ class Site:
         if chaos.strikes(Fault.LATE):
             took += self._pace.late * chaos.stream(Fault.LATE).uniform(0.3, 1.3)
         event = self._orders[machine.id]
-        if isinstance(event, e.InstancesUpgradeRequested | e.InstancesDeleteRequested):
+        drained = e.InstancesUpgradeRequested | e.InstancesDeleteRequested
+        if isinstance(event, drained | e.InstancesPowerRequested):
             drain = event.drain
             took += chaos.random.uniform(0, drain.deadline) if drain is not None else 0
         if chaos.strikes(Fault.AGENT):
@@ -266,7 +278,7 @@ class Site:
         if machine.step != BEGUN:
             return
         machine.step = STOPPED
-        if machine.running:
+        if machine.running and machine.operation != START:
             why = _cause(self._orders[machine.id])
             if not machine.down_for:
                 self._watcher.about_to_stop(machine, why)
@@ -275,7 +287,10 @@ class Site:
             self._changed(machine)
 
     def _start(self, machine: Machine) -> None:
-        if machine.step != STOPPED or machine.operation == DELETE:
+        if machine.step != STOPPED or machine.operation in (DELETE, STOP):
+            return
+        if machine.running:  # it was to be started, and runs
+            machine.step = STARTED
             return
         target, chaos = machine.target, self._chaos
         if target is None:
@@ -332,6 +347,9 @@ class Site:
             order = e.InstanceOrder(instance_id=machine.id, attempt=machine.attempt)
             self._say_deleted(event, order)
             return
+        if machine.operation in (START, STOP, RESTART):
+            self._finish_power(machine)
+            return
         disk, new = machine.disk, machine.operation in (CREATE, UPGRADE)
         if disk is None:
             raise ValueError(f"{machine.operation} of {machine.id} ended without an OS disk")
@@ -357,6 +375,19 @@ class Site:
                 attempt=machine.attempt,
                 version=disk.version,
                 generation=disk.generation,
+                address="127.0.0.1",
+                port=80,
+            ),
+        )
+
+    def _finish_power(self, machine: Machine) -> None:
+        self._answer(
+            machine,
+            e.InstancePowered(
+                scale_set=self.scale_set,
+                instance_id=machine.id,
+                attempt=machine.attempt,
+                power=Power.RUNNING if machine.running else Power.STOPPED,
                 address="127.0.0.1",
                 port=80,
             ),
@@ -525,13 +556,15 @@ def _operation(event: e.HostRequest) -> str:
             return UPGRADE
         case e.InstancesRestoreRequested():
             return RESTORE
+        case e.InstancesPowerRequested():
+            return POWER[event.change]
         case e.InstancesDeleteRequested():
             return DELETE
     raise TypeError(f"an agent does not take {type(event).__name__}")
 
 
 def _should_run(machine: Machine) -> bool:
-    return machine.operation != DELETE and not (
+    return machine.operation not in (DELETE, STOP) and not (
         isinstance(machine.report, e.InstanceFailed)
         and machine.report.error.code == FailureCode.START
     )
@@ -546,4 +579,6 @@ def _cause(event: e.HostRequest) -> str:
             return "deployment"
         case e.InstancesCreateRequested():
             return "creation"
+        case e.InstancesPowerRequested():
+            return "a person"
     return "deletion"

@@ -101,6 +101,11 @@ def _of_people(event: e.Event) -> str:
             return f" {answers}{event.wait_until or ''}"
         case e.InstanceProtectionChanged():
             return f" {event.instance_id}: {event.protect_from_scale_set_actions}"
+        case e.ModelDeployRequested():
+            how = " anew" if event.reimage else ""
+            return f"{how} {_names(event.instance_ids)}"
+        case e.PowerChangeRequested():
+            return f" {event.change} {_names(event.instance_ids)}"
         case e.UpgradeStartRequested():
             return " with override" if event.override else ""
     return ""

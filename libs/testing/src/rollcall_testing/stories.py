@@ -23,6 +23,7 @@ PACE: dict[type[e.EventBase], float] = {
     e.InstanceCreated: 90,
     e.InstanceUpgraded: 60,
     e.InstanceRestored: 30,
+    e.InstancePowered: 10,
     e.InstanceDeleted: 10,
     e.InstanceFailed: 40,
     e.InstanceHealthy: 15,
@@ -134,7 +135,8 @@ class Story(World):
             before, self._spec = self._spec, event.spec
             changes = ", ".join(_changes(before, event.spec)) or "nothing is changed"
             return Line(words=f"A person writes the model: {changes}.")
-        return _of_people(event) or _of_reports(event) or _of_requests(event) or _of_upgrade(event)
+        tellers = (_of_people, _of_wishes, _of_reports, _of_requests, _of_upgrade)
+        return next((line for teller in tellers if (line := teller(event)) is not None), None)
 
     def text(self, opening: str) -> str:
         """Return the story with its opening and its end."""
@@ -226,18 +228,6 @@ def _of_people(event: e.Event) -> Line | None:
             return Line(words="A person asks for a rollback.", why=event.reason)
         case e.UpgradeApproveRequested():
             return Line(words="A person approves {}.", who=_everyone(event.instance_ids))
-        case e.ModelDeployRequested():
-            return Line(
-                words="A person has the model deployed to {}.", who=_everyone(event.instance_ids)
-            )
-        case e.InstanceProtectionChanged():
-            kinds = [
-                name
-                for name in ("scale_in", "scale_set_actions")
-                if getattr(event, f"protect_from_{name}")
-            ]
-            what = "protects {} from " + " and ".join(kinds) if kinds else "protects {} no longer"
-            return Line(words=f"A person {what}.", who=(event.instance_id,))
         case e.LifecycleHookAnswered():
             said = [f"{_everyone((id,))[0]}: {action}" for id, action in event.actions.items()]
             more = [f"more time, until {event.wait_until:%H:%M}"] if event.wait_until else []
@@ -265,6 +255,8 @@ def _of_reports(event: e.Event) -> Line | None:
             return Line(words=f"Running {event.version}: {{}}.", who=who)
         case e.InstanceRestored():
             return Line(words=f"Running {event.version} again: {{}}.", who=who)
+        case e.InstancePowered():
+            return Line(words=f"Now {event.power}: {{}}.", who=who)
         case e.InstanceDeleted():
             return Line(words="Gone: {}.", who=who)
         case e.InstanceFailed():
@@ -279,6 +271,30 @@ def _of_reports(event: e.Event) -> Line | None:
             return Line(words=f"Not healthy ({event.health}): {{}}.", who=who)
         case e.MetricQueried():
             return Line(words=f"The metric gate's answer is {event.outcome}.", why=event.reason)
+    return None
+
+
+def _of_wishes(event: e.Event) -> Line | None:
+    """Tell what people ask of single instances."""
+    match event:
+        case e.ModelDeployRequested():
+            what = (
+                "has new OS disks made for {}" if event.reimage else "has the model deployed to {}"
+            )
+            return Line(words=f"A person {what}.", who=_everyone(event.instance_ids))
+        case e.PowerChangeRequested():
+            return Line(
+                words=f"A person asks for {event.change} of {{}}.",
+                who=_everyone(event.instance_ids),
+            )
+        case e.InstanceProtectionChanged():
+            kinds = [
+                name
+                for name in ("scale_in", "scale_set_actions")
+                if getattr(event, f"protect_from_{name}")
+            ]
+            what = "protects {} from " + " and ".join(kinds) if kinds else "protects {} no longer"
+            return Line(words=f"A person {what}.", who=(event.instance_id,))
     return None
 
 
@@ -297,6 +313,8 @@ def _of_requests(event: e.Event) -> Line | None:
             return Line(words="To be put back: {}.", who=_ids(event), why=event.reason)
         case e.InstancesCommitRequested():
             return Line(words="The previous OS disks may go of {}.", who=_ids(event))
+        case e.InstancesPowerRequested():
+            return Line(words=f"Asked for {event.change}: {{}}.", who=_ids(event))
         case e.InstancesDeleteRequested():
             return Line(words="To be deleted: {}.", who=_ids(event), why=event.reason)
         case e.MetricQueryRequested():
