@@ -103,6 +103,7 @@ class Evaluator:
         self._parameter = parameter
         self._contextual = contextual or {}
         self._variables: dict[str, tuple[Value, bool]] = {}
+        self._failed: dict[str, TemplateError] = {}  # what has gone wrong once goes wrong again
         self._open: list[str] = []  # variables that are being evaluated
         self._trees: dict[str, Expression] = {}
 
@@ -118,6 +119,7 @@ class Evaluator:
         """
         if depth > MAX_NESTING:
             raise TemplateError(f"the template is nested more than {MAX_NESTING} levels", path=path)
+        self.budget.spend(1 + len(value) // 100 if isinstance(value, str) else 1)
         if isinstance(value, str):
             try:
                 return self.text(value, frame, path)
@@ -341,12 +343,17 @@ class Evaluator:
         if key in self._open:
             circle = " -> ".join([*self._open[self._open.index(key) :], key])
             raise TemplateError(f"variables depend on each other in a circle: {circle}")
+        if key in self._failed:
+            raise self._failed[key]
         self._open.append(key)
         before, self.tainted = self.tainted, False
         try:
             raw, path, is_loop = source
             value = self.loop(raw, TOP, path)[1] if is_loop else self.document(raw, TOP, path)
             self._variables[key] = value, self.tainted
+        except TemplateError as error:
+            self._failed[key] = error
+            raise
         finally:
             self._open.pop()
             self.tainted = before

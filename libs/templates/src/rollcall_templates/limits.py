@@ -18,8 +18,8 @@ MAX_COPIES = 800
 MAX_EXPRESSION = 24_576  # characters
 MAX_NESTING = 64  # calls within calls, and objects within objects
 MAX_TEXT = 1024 * 1024  # characters that an expression may make
-MAX_CALLS = 1_000_000  # of functions, in all that is made of one template
-MAX_ITEMS = 4_000_000  # values, and characters by the hundred, that functions may return in all
+MAX_CALLS = 200_000  # of functions, in all that is made of one template
+MAX_ITEMS = 2_000_000  # values, and characters by the hundred, that may be made in all
 
 
 class Budget:
@@ -38,6 +38,15 @@ class Budget:
                 "deploy it in parts"
             )
 
+    def spend(self, items: int) -> None:
+        """Count values that are made. Raises TemplateError."""
+        self._items -= items
+        if self._items < 0:
+            raise TemplateError(
+                f"the template makes more than {MAX_ITEMS} values: make it smaller, or deploy it "
+                "in parts"
+            )
+
     def take(self, value: Any) -> None:
         """Count what a function returned. Raises TemplateError for what is too long or deep."""
         for depth, each in _walk(value):
@@ -46,12 +55,7 @@ class Budget:
                 if len(each) > MAX_TEXT:
                     raise TemplateError(f"a text became longer than {MAX_TEXT} characters")
                 cost += len(each) // 100
-            self._items -= cost
-            if self._items < 0:
-                raise TemplateError(
-                    f"the template's expressions make more than {MAX_ITEMS} values: make it "
-                    "smaller, or deploy it in parts"
-                )
+            self.spend(cost)
             if depth > MAX_NESTING:
                 raise TemplateError(f"a value is nested more than {MAX_NESTING} levels deep")
 

@@ -97,7 +97,7 @@ def make_plan(template: Template, surroundings: Surroundings, parameters: Parame
     """
     evaluator = _evaluator(template, surroundings, parameters, None, Budget())
     drafts = list(_unrolled(evaluator, template.resources))
-    names = _Names(drafts)
+    names = _Names(drafts, _loops(template.resources))
     evaluator.lookup = names.lookup
     resources = _in_order(
         [
@@ -366,8 +366,8 @@ def _member(body: Mapping[str, Any], name: str) -> Any:
 class _Names:
     """What resources of a template are called, in `dependsOn` and `reference`."""
 
-    def __init__(self, drafts: list[_Draft]) -> None:
-        self._drafts = drafts
+    def __init__(self, drafts: list[_Draft], loops: frozenset[str]) -> None:
+        self._loops = loops
         self._by_id: dict[str, _Draft] = {}
         self._by_name: dict[str, list[_Draft]] = {}
         self._batches: dict[tuple[str, int], list[str]] = {}
@@ -430,7 +430,7 @@ class _Names:
         found: list[_Draft] = []
         for place, name in enumerate(given):
             drafts = self.find(name)
-            if not drafts:
+            if not drafts and name.lower() not in self._loops:
                 raise TemplateError(
                     f"The resource '{name[:300]}' is not defined in the template: dependsOn names "
                     "resources of the template, by id, by type and name, or a loop by its name",
@@ -458,6 +458,18 @@ class _Names:
                 continue  # only known in a loop, or when its turn comes; dependsOn says it then
             if isinstance(name, str):
                 yield from self.find(name)
+
+
+def _loops(resources: Iterable[RawResource]) -> frozenset[str]:
+    """Return the names of loops, in lower case: one without rounds may be depended on as well."""
+    found: set[str] = set()
+    for raw in resources:
+        loop = _member(raw.body, "copy")
+        if isinstance(loop, Mapping):
+            found.update(
+                each.lower() for each in (loop.get("name"), raw.symbol) if isinstance(each, str)
+            )
+    return frozenset(found)
 
 
 def _interleaved(planned: Planned) -> str:
