@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rollcall_cli.demo_play import AGENTS, Play, Setting, perform
+from rollcall_cli.demo_play import Play, Setting, perform
 
 CAPACITY = 5
 CUSTOM_DATA = '#!/bin/sh\necho "custom data on $(cat /etc/image-version)"\n'
@@ -19,8 +19,6 @@ DRIVER = {
     "ROLLCALL_QEMU_MEMORY": "96",
     "ROLLCALL_QEMU_DATA_DISK_BYTES": str(16 * 1024**2),
     "ROLLCALL_QEMU_ANSWER_TIME": "45",
-    # Both agents are hosts of their own, and share this machine's cores.
-    "ROLLCALL_QEMU_BOOTS_AT_ONCE": str(max(1, (os.cpu_count() or 1) // AGENTS)),
 }
 
 

@@ -28,6 +28,7 @@ from instance_agent.driver import (
     ScriptResult,
 )
 from instance_agent.drivers import procfs
+from instance_agent.drivers.boots import Boots, Turn, usual_folder
 from instance_agent.drivers.files import Folders, drop, tail
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
@@ -86,7 +87,16 @@ class QemuDriver:
             options.host,
             {port for folder in self._instances() if (port := folder.port()) is not None},
         )
-        self._boots = asyncio.Semaphore(self._settings.qemu_boots_at_once)
+        try:
+            self._boots = Boots(
+                self._settings.qemu_boot_locks or usual_folder(),
+                self._settings.qemu_boots_at_once,
+            )
+        except OSError as error:
+            raise DriverNotFound(
+                f"ROLLCALL_DRIVER=qemu: {error}: set ROLLCALL_QEMU_BOOT_LOCKS to a folder of your "
+                "own, the same for all agents of this machine"
+            ) from error
         self._trial = asyncio.Lock()
         self._booting: set[asyncio.Task[None]] = set()
         self._adopt()
@@ -182,15 +192,15 @@ class QemuDriver:
         await self.stop(ref, 0)
         has_run = bool(folders.boot_logs())
         kind = await self._accelerator()
-        await self._boots.acquire()
+        turn = await self._boots.take()
         try:
             process = await self._launch_on_free_port(ref, disk, kind, has_run)
         except BaseException:
-            self._boots.release()
+            turn.end()
             raise
         task = asyncio.create_task(self._watch_boot(folders, process))
         self._booting.add(task)
-        task.add_done_callback(self._boot_is_over)
+        task.add_done_callback(partial(self._boot_is_over, turn))
         return self._endpoint(folders)
 
     def _endpoint(self, folders: Folders) -> Endpoint:
@@ -305,9 +315,9 @@ class QemuDriver:
             greeting.cancel()
             ending.cancel()
 
-    def _boot_is_over(self, task: asyncio.Task[None]) -> None:
+    def _boot_is_over(self, turn: Turn, task: asyncio.Task[None]) -> None:
         self._booting.discard(task)
-        self._boots.release()
+        turn.end()
 
     async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
         """Hand a script to the guest, or ask it what came of the custom data that it booted with.

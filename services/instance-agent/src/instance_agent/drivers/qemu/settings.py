@@ -1,6 +1,7 @@
 """What the qemu driver reads beside the agent's own settings, as `ROLLCALL_QEMU_…` variables."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,8 @@ class QemuSettings(Settings):
     qemu_boots_at_once: Annotated[int, Field(ge=1)] = Field(
         default_factory=lambda: os.cpu_count() or 1
     )
+    # Where the agents of one machine take turns; else a folder of their user for temporary files.
+    qemu_boot_locks: Path | None = None
     qemu_boot_time: Annotated[float, Field(gt=0)] = 30  # a boot that says nothing counts so long
     qemu_answer_time: Annotated[float, Field(gt=0)] = (
         300  # from the start to the guest's first word
