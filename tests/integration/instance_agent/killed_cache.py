@@ -75,7 +75,9 @@ def image(base: Path, number: int) -> Image:
 
 def open_cache(folder: Path) -> ImageCache:
     shelf = Shelf(folder, driver="test", agent="a")
-    options = CacheOptions(max_image_bytes=10**6, limit=260_000, patience=10)
+    options = CacheOptions(
+        max_image_bytes=10**6, max_unpacked_bytes=10**6, limit=260_000, patience=10
+    )
     return ImageCache(shelf, unpack, options)
 
 

@@ -3,10 +3,12 @@
 import asyncio
 import dataclasses
 import errno
+import gzip
 import hashlib
+import lzma
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,7 +78,7 @@ async def server() -> AsyncIterator[Server]:
     await runner.cleanup()
 
 
-def image(url: str, content: bytes = CONTENT, more: dict[str, object] | None = None) -> Image:
+def image(url: str, content: bytes = CONTENT, more: Mapping[str, object] | None = None) -> Image:
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), **(more or {})}
     return Image.model_validate(
         {"publisher": "P", "offer": "O", "sku": "S", "version": "1", "url": url, **facts}
@@ -98,6 +100,7 @@ def cache_in(
     shelf = Shelf(folder, driver="test", agent=agent)
     options = CacheOptions(
         max_image_bytes=1_000_000,
+        max_unpacked_bytes=1_000_000,
         limit=limit,
         patience=10,
         tries=2,
@@ -330,6 +333,21 @@ async def test_a_touched_image_and_one_without_facts(server: Server, tmp_path: P
     assert server.requests == 2
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bytes])
+async def test_the_digest_of_what_is_in_a_file_is_checked_where_the_feed_names_it(
+    cache: ImageCache, server: Server, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    server.content = pack(CONTENT)
+    inside = {"unpacked_sha256": hashlib.sha256(CONTENT).hexdigest()}
+    wrong = {"unpacked_sha256": "0" * 64}
+    with pytest.raises(OperationFailed, match=r"what is in .* its feed says 000") as caught:
+        await cache.fetch(image(f"{server.url}/image?token=SECRET", server.content, wrong))
+    assert caught.value.failure.code == FailureCode.IMAGE_VERIFICATION
+    assert "SECRET" not in caught.value.failure.model_dump_json()
+    assert left(tmp_path) == []
+    assert await cache.fetch(image(f"{server.url}/image", server.content, inside))
+
+
 async def test_a_host_without_room_says_so_before_it_asks_the_server(
     server: Server, tmp_path: Path
 ) -> None:
@@ -377,7 +395,8 @@ async def keep(file, folder):
 
 async def main():
     shelf = Shelf(Path(sys.argv[1]), driver="test", agent=sys.argv[2])
-    options = CacheOptions(max_image_bytes=10**9, limit=10**9, patience=60)
+    most = 10**9
+    options = CacheOptions(max_image_bytes=most, max_unpacked_bytes=most, limit=most, patience=60)
     place = await ImageCache(shelf, keep, options).fetch(Image.model_validate_json(sys.argv[3]))
     print((place / "file").stat().st_size)
 

@@ -41,16 +41,19 @@ def test_a_list_becomes_images() -> None:
         [
             entry(),
             entry(version="2.0.0", osType="Windows", excludeFromLatest=True, sha256=SHA.upper()),
+            entry(version="3.0.0", unpackedSha256="B" * 64),
         ]
     )
-    first, second = (one.image for one in page.offered)
+    first, second, third = (one.image for one in page.offered)
+    assert (first.unpacked_sha256, third.unpacked_sha256) == (None, "b" * 64)
     assert (first.url, first.os_type, first.exclude_from_latest) == (
         "https://m/f/img/a.tar.gz",
         "Linux",
         False,
     )
     assert (second.os_type, second.exclude_from_latest, second.sha256) == ("Windows", True, SHA)
-    assert page.present == {("Acme:app:stable", "1.0.0"), ("Acme:app:stable", "2.0.0")}
+    versions = ("1.0.0", "2.0.0", "3.0.0")
+    assert page.present == {("Acme:app:stable", version) for version in versions}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,7 @@ def test_a_list_becomes_images() -> None:
     [
         ({"sha256": None}, FeedCode.CHECKSUM_MISSING),
         ({"size": None}, FeedCode.CHECKSUM_MISSING),
+        ({"unpackedSha256": "abc"}, FeedCode.CHECKSUM_MISSING),
         ({"size": 100}, FeedCode.TOO_LARGE_IMAGE),
         ({"url": "file:///etc/shadow"}, FeedCode.PATH_UNSAFE),
         ({"url": None}, FeedCode.PATH_UNSAFE),

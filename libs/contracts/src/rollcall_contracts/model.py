@@ -103,6 +103,7 @@ class Image(Model):
     url: str  # http(s)://, or file:// on the agents' own hosts
     sha256: Sha256
     size: int = Field(ge=0)  # bytes
+    unpacked_sha256: Sha256 | None = None  # of what is in a compressed file, where the feed says
     exclude_from_latest: bool = False
     # When it was first seen in its feed, by the publisher's clock: a feed's own dates could lie.
     published_at: AwareDatetime | None = None

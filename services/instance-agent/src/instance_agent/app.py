@@ -112,6 +112,7 @@ def build_cache(settings: Settings, driver: Driver) -> ImageCache:
         driver.import_image,
         CacheOptions(
             max_image_bytes=settings.max_image_bytes,
+            max_unpacked_bytes=settings.max_unpacked_bytes,
             limit=parse_limit(settings.image_cache_limit, shutil.disk_usage(folder).total),
             patience=settings.download_timeout,
             tries=settings.download_tries,

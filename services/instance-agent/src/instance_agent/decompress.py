@@ -1,12 +1,13 @@
 """Decompression of .gz, .xz and .zst files that nobody vouches for: bounded in bytes and memory."""
 
 import gzip
+import hashlib
 import lzma
 import os
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rollcall_contracts.model import FailureCode
@@ -22,15 +23,33 @@ _MEMORY = 256 * 1024 * 1024
 Read = Callable[[], bytes]
 
 
+def unpacked_sha256(file: Path, packed: str, max_bytes: int) -> str:
+    """Return the SHA-256 of what a compressed file holds; raises as `decompress` does."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(file, packed, max_bytes):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def decompress(file: Path, plain: Path, packed: str, max_bytes: int) -> None:
     """Write what a compressed file holds to `plain`, with holes for zeros.
 
     `packed` is gz, xz or zst. Raises OperationFailed: ImageUnsafe for a damaged file, or one that
     asks for absurd memory; ImageTooLarge above `max_bytes`; DriverOperationFailed without `zstd`.
     """
+    with plain.open("wb") as target, closing(_chunks(file, packed, max_bytes)) as chunks:
+        for chunk in chunks:
+            if chunk.count(0) == len(chunk):
+                target.seek(len(chunk), os.SEEK_CUR)  # raw images are mostly holes
+            else:
+                target.write(chunk)
+        target.truncate(target.tell())
+
+
+def _chunks(file: Path, packed: str, max_bytes: int) -> Generator[bytes, None, None]:
     size = 0
     try:
-        with _READERS[packed](file) as read, plain.open("wb") as target:
+        with _READERS[packed](file) as read:
             while chunk := read():
                 size += len(chunk)
                 if size > max_bytes:
@@ -39,11 +58,7 @@ def decompress(file: Path, plain: Path, packed: str, max_bytes: int) -> None:
                         f"the image is larger than {max_bytes} bytes unpacked "
                         "(ROLLCALL_MAX_UNPACKED_BYTES)",
                     )
-                if chunk.count(0) == len(chunk):
-                    target.seek(len(chunk), os.SEEK_CUR)  # raw images are mostly holes
-                else:
-                    target.write(chunk)
-            target.truncate(size)
+                yield chunk
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise unsafe(f"it is not a sound .{packed} file: {error}") from error
 

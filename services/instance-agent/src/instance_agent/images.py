@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from rollcall_contracts.model import FailureCode, Image
 
+from instance_agent.decompress import unpacked_sha256
 from instance_agent.domain.cache import (
     bytes_needed,
     fits,
@@ -19,6 +20,7 @@ from instance_agent.domain.cache import (
     to_evict,
     total,
 )
+from instance_agent.domain.qemu import compression
 from instance_agent.download import (
     Downloaded,
     DownloadFailed,
@@ -42,6 +44,7 @@ class CacheOptions:
     """How the cache behaves; durations are seconds, sizes are bytes."""
 
     max_image_bytes: int  # of one image as its feed has it
+    max_unpacked_bytes: int
     limit: int  # of all cached images; what is needed stays all the same
     patience: float  # for a download, without a byte
     tries: int = 5  # of a download, without much progress
@@ -150,6 +153,8 @@ class ImageCache:
             have = file.stat().st_size if file.exists() else 0
             await self._make_room(key, image, bytes_needed(image.url, image.size, have))
             await self._download(image, file)
+            if image.unpacked_sha256 is not None:
+                await asyncio.to_thread(self._check_unpacked, image, file)
             content.mkdir()
             await self._import(file, content)
             facts = await asyncio.to_thread(self._shelf.finish, key, where)
@@ -183,6 +188,20 @@ class ImageCache:
                 FailureCode.IMAGE_VERIFICATION,
                 f"{where} has {come.size} bytes and sha256 {come.sha256}, its feed says "
                 f"{image.size} and {image.sha256}",
+                where,
+            )
+
+    def _check_unpacked(self, image: Image, file: Path) -> None:
+        """Compare what is in the file with what its feed says. Raises OperationFailed."""
+        with file.open("rb") as opened:
+            packed = compression(opened.read(8))
+        limit = self._options.max_unpacked_bytes
+        found = unpacked_sha256(file, packed, limit) if packed else image.sha256
+        if found != image.unpacked_sha256:
+            where = public_url(image.url)
+            raise OperationFailed(
+                FailureCode.IMAGE_VERIFICATION,
+                f"what is in {where} has sha256 {found}, its feed says {image.unpacked_sha256}",
                 where,
             )
 

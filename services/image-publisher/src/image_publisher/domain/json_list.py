@@ -75,6 +75,7 @@ def _offered(
         url=address,
         sha256=entry.get("sha256"),
         size=entry.get("size"),
+        unpacked_sha256=entry.get("unpackedSha256"),
         os_type=entry.get("osType"),
         exclude_from_latest=entry.get("excludeFromLatest") is True,
         max_image_bytes=max_image_bytes,

@@ -112,15 +112,14 @@ def build_image(
     url: str,
     sha256: object,
     size: object,
+    unpacked_sha256: object = None,
     os_type: object = None,
     exclude_from_latest: bool = False,
     max_image_bytes: int,
 ) -> Image:
     """Return one version. Raises FeedError, which names the field that is missing or wrong."""
     name = check_version(version)
-    digest = sha256.lower() if isinstance(sha256, str) else ""
-    if not _SHA256.fullmatch(digest):
-        raise FeedError(FeedCode.CHECKSUM_MISSING, f"`sha256` is {sha256!r}, not 64 hex digits")
+    digest = _digest(sha256, "sha256")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise FeedError(FeedCode.CHECKSUM_MISSING, f"`size` is {size!r}, not a number of bytes")
     if size > max_image_bytes:
@@ -137,8 +136,18 @@ def build_image(
         url=url,
         sha256=digest,
         size=size,
+        unpacked_sha256=(
+            None if unpacked_sha256 is None else _digest(unpacked_sha256, "unpackedSha256")
+        ),
         exclude_from_latest=exclude_from_latest,
     )
+
+
+def _digest(value: object, name: str) -> str:
+    digest = value.lower() if isinstance(value, str) else ""
+    if not _SHA256.fullmatch(digest):
+        raise FeedError(FeedCode.CHECKSUM_MISSING, f"`{name}` is {value!r}, not 64 hex digits")
+    return digest
 
 
 def _os_type(value: object) -> Literal["Linux", "Windows"]:

@@ -165,6 +165,7 @@ class _Reader:
             url=join(self.top, location),
             sha256=item.get("sha256"),
             size=item.get("size"),
+            unpacked_sha256=item.get("unpacked_sha256"),
             os_type=item.get("os_type"),
             exclude_from_latest=item.get("exclude_from_latest") is True,
             max_image_bytes=self.max_image_bytes,
