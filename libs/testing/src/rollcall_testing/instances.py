@@ -1,5 +1,6 @@
 """How instances of each driver are made for a test, and looked at from outside of the driver."""
 
+import hashlib
 import importlib
 import io
 import json
@@ -202,10 +203,18 @@ class ContainerKind(InstanceKind):
             docker("rm", "--force", "--volumes", name)
         for name in docker("volume", "ls", "-q", *_of_agent(state)).split():
             docker("volume", "rm", name)
+        agent = hashlib.sha256(_agent(state).encode()).hexdigest()[:8]
+        listing = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"rollcall-{agent}")
+        for name in listing.split():
+            docker("rmi", "--force", name)
+
+
+def _agent(state: Path) -> str:
+    return f"{HOST}:{state.resolve() / 'instances'}"
 
 
 def _of_agent(state: Path) -> tuple[str, str]:
-    return ("--filter", f"label=rollcall.agent={HOST}:{state.resolve() / 'instances'}")
+    return ("--filter", f"label=rollcall.agent={_agent(state)}")
 
 
 def docker(*arguments: str) -> str:
