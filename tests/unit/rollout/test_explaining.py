@@ -401,7 +401,8 @@ SENTENCES: list[tuple[Callable[[], World], WaitCode, str]] = [
     (
         excluded,
         WaitCode.EXCLUDED,
-        "2 instances are not at version 1.1; all of them are protected, powered off, or ask to be skipped.",
+        "2 instances are not at version 1.1; all of them are protected, powered off, or ask to be "
+        "skipped.",
     ),
     (lambda: World(fleet=fleet()), WaitCode.NOTHING, "Nothing: the set follows version 1.0."),
     (

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class DomainKind(MachineKind):
             self._daemon = LibvirtDaemon()
             atexit.register(self._daemon.stop)
             self._daemon.start()
+            (self._daemon.folder / "template.xml").write_text(_template())
         return self._daemon
 
     @property
@@ -46,6 +48,7 @@ class DomainKind(MachineKind):
             _FOLDER: str(daemon.pool),
             "ROLLCALL_LIBVIRT_URI": daemon.uri,
             "ROLLCALL_LIBVIRT_POOL": POOL,
+            "ROLLCALL_LIBVIRT_TEMPLATE": str(daemon.folder / "template.xml"),
             "ROLLCALL_LIBVIRT_TYPE": "qemu",
             "ROLLCALL_LIBVIRT_MEMORY": "32",
             "ROLLCALL_LIBVIRT_DATA_DISK_BYTES": str(1024**2),
@@ -101,6 +104,14 @@ class DomainKind(MachineKind):
             domain.undefine()
         for file in self._pool().iterdir():
             file.unlink()
+
+
+def _template() -> str:
+    """Return the default template, with a firmware that shows the tiny system its data disk."""
+    text = files("instance_agent.drivers.libvirt").joinpath("template.xml").read_text()
+    end = "</qemu:commandline>"
+    assert end in text
+    return text.replace(end, f"<qemu:arg value='-boot'/><qemu:arg value='strict=off'/>{end}")
 
 
 DOMAIN = DomainKind()

@@ -17,6 +17,7 @@ from rollcall_contracts.model import (
     MaintenanceWindow,
     MetricOutcome,
     Power,
+    PowerAction,
     Provisioning,
     RollingPolicy,
 )
@@ -399,6 +400,29 @@ def breach_with_rollback() -> Story:
     return story.play()
 
 
+def powered_off_meanwhile() -> Story:
+    """A person powers off instance 3 before its batch, and instance 0 in the middle of its own;
+    hours later both are started, and follow by an upgrade of their own.
+    """
+    story = told(5)
+    ids = {"scale_set": SET, "instance_ids": ("0", "3")}
+    off = e.PowerChangeRequested(**ids, change=PowerAction.POWER_OFF, number=1)
+    story.at(off, minutes=2)
+    story.ask(minutes=90)
+    story.at(e.PowerChangeRequested(**ids, change=PowerAction.START, number=2), minutes=120)
+    return story.play()
+
+
+def new_disks_for_all() -> Story:
+    """A person asks for new OS disks of all instances, which run the latest version already."""
+    story = Story(fleet=fleet(7))
+    ids = tuple(str(number) for number in range(7))
+    story.at(
+        e.ModelDeployRequested(scale_set=SET, instance_ids=ids, reimage=True, number=1), minutes=1
+    )
+    return story.play()
+
+
 SCENARIOS: tuple[Callable[[], Story], ...] = (
     a_good_version,
     a_bad_version,
@@ -427,6 +451,8 @@ SCENARIOS: tuple[Callable[[], Story], ...] = (
     a_withdrawn_image,
     growing_meanwhile,
     breach_with_rollback,
+    powered_off_meanwhile,
+    new_disks_for_all,
 )
 
 
