@@ -11,7 +11,7 @@ from rollcall_kit.config import Config
 from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 
-from http_api import progress, queries, resources, store
+from http_api import deployments, progress, queries, resources, store
 from http_api.domain.actions import refusal_while_upgrading
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError, at
@@ -326,6 +326,8 @@ async def delete_group(server: Server, subscription: str, group: str) -> Operati
     id = group_id(subscription, group)
 
     async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
+        # First: a deployment in progress may wait for the lock on models.
+        await deployments.delete_of_group(connection, subscription, group)
         await store.lock_models(connection)
         now = server.context.now()
         events: list[Event] = []
