@@ -85,10 +85,14 @@ _PROFILE: Shape = {
         "osDisk": {
             "encryptionSettings": {"enabled": Leaf.FLAG},
             "managedDisk": {"diskEncryptionSet": _ID},
+            "diskSizeGB": Leaf.WHOLE,
         },
-        "dataDisks": ({"lun": Leaf.WHOLE},),
+        "dataDisks": ({"lun": Leaf.WHOLE, "diskSizeGB": Leaf.WHOLE},),
     },
-    "networkProfile": {"healthProbe": _ID},
+    "networkProfile": {
+        "healthProbe": _ID,
+        "networkInterfaceConfigurations": ({"properties": {"primary": Leaf.FLAG}},),
+    },
     "securityProfile": {"encryptionAtHost": Leaf.FLAG},
     "extensionProfile": {
         "extensionsTimeBudget": Leaf.ANY,
