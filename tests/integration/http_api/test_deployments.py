@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from http_api.deploying import Deployer
+from http_api.domain.deployments import DEPLOYABLE
 from http_api.inside import Inside
 from http_api.web import ROUTERS
 from rollcall_testing import eventually
@@ -61,7 +62,7 @@ class Templates:
 
         found = await eventually(look, timeout=60)
         assert found is not None
-        return found
+        return dict(found)
 
     async def deploy(self, body: dict[str, Any], name: str = "main", **properties: Any) -> Any:
         answer = await self.put(body, name, **properties)
@@ -119,3 +120,351 @@ async def test_a_deployment_writes_its_resources_in_order_and_gives_outputs(
         "rules",
     ]
     assert json.dumps(shown)
+
+
+async def test_a_failure_names_the_resource_and_stops_only_what_needs_it(
+    templates: Templates,
+) -> None:
+    sets = "Microsoft.Compute/virtualMachineScaleSets"
+    body = template(
+        kept("broken", sets, sku={"capacity": "many"}),
+        kept("after", dependsOn=["broken"]),
+        kept("apart"),
+    )
+    shown = await templates.deploy(body)
+    error = shown["properties"]["error"]
+    assert error["code"] == "DeploymentFailed"
+    assert "details" in error["details"][0] or error["details"][0]["message"]
+    assert shown["properties"]["provisioningState"] == "Failed"
+    operations = (await templates.api.get(templates.path() + "/operations"))["value"]
+    found = {
+        each["properties"]["targetResource"]["resourceName"]: each["properties"]
+        for each in operations
+    }
+    assert set(found) == {"broken", "apart"}
+    assert found["broken"]["statusCode"] == "BadRequest"
+    assert found["broken"]["statusMessage"]["error"]["message"]
+    assert found["apart"]["provisioningState"] == "Succeeded"
+    one = operations[0]
+    assert await templates.api.get(one["id"]) == one
+    short = f"{templates.api.group}/deployments/main/operations/{one['operationId']}"
+    assert await templates.api.get(short) == one
+
+
+async def test_a_template_error_has_code_line_column_and_path(templates: Templates) -> None:
+    body = json.dumps(template(kept("[concta('a')]")), indent=1)
+    raw = '{"properties": {"mode": "incremental", template:' + body + "}}  // as az sends it"
+    answer = await templates.api.http.put(
+        templates.path(), content=raw, params={"api-version": "2024-11-01"}
+    )
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "InvalidTemplate"
+    assert "did you mean concat?" in error["message"]
+    assert error["target"] == "resources[0].name"
+    (info,) = error["additionalInfo"]
+    assert info["type"] == "TemplateViolation"
+    assert info["info"]["path"] == "properties.template.resources[0].name"
+    line = raw.splitlines()[info["info"]["lineNumber"] - 1]
+    assert line[info["info"]["linePosition"] - 1 :].startswith('"[concta')
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "Complete"}, "the mode Complete is not possible here"),
+        ({"mode": "Other"}, "mode must be Incremental"),
+        ({"templateLink": {"uri": "https://x"}}, "'templateLink' is not fetched here"),
+        ({"parametersLink": {"uri": "https://x"}}, "'parametersLink' is not fetched here"),
+        ({"onErrorDeployment": {"type": "x"}}, "'onErrorDeployment' is not possible here"),
+        ({"template": None}, "properties.template must be an object"),
+        ({"parameters": {"p": {"value": 1}}}, "do not correspond to any parameters"),
+        (
+            {"template": template(kept("a", "Microsoft.Storage/storageAccounts"))},
+            "The resource type 'Microsoft.Storage/storageAccounts' cannot be deployed here",
+        ),
+        (
+            {"template": template(kept("main", "Microsoft.Resources/deployments"))},
+            "The template deploys itself",
+        ),
+    ],
+)
+async def test_what_cannot_be_deployed_is_refused_before_anything_is_written(
+    templates: Templates, change: dict[str, Any], message: str
+) -> None:
+    properties = {"mode": "Incremental", "template": template(kept("net")), **change}
+    for method, path in (("PUT", ""), ("POST", "/validate"), ("POST", "/whatIf")):
+        answer = await templates.api.ask(
+            method, templates.path() + path, {"properties": properties}
+        )
+        assert answer.status_code == 400, answer.text
+        assert message in answer.json()["error"]["message"]
+    assert (await templates.api.ask("HEAD", templates.path())).status_code == 404
+
+
+async def test_values_written_as_texts_become_what_the_model_has(templates: Templates) -> None:
+    seed = json.loads((EXAMPLES / "autoupdate.json").read_text())
+    seed["variables"] |= {"imagePublisher": "Contoso", "imageOffer": "Web"}
+    given = {
+        "vmssNamePrefix": "web",
+        "instanceCount": 0,
+        "adminUsername": "me",
+        "adminPassword": "Pa55-word",
+    }
+    answer = await templates.put(
+        seed, parameters={name: {"value": value} for name, value in given.items()}
+    )
+    assert answer.status_code == 201, answer.text
+
+    async def look() -> dict[str, Any] | None:
+        found = await templates.api.ask("GET", templates.api.set)
+        return found.json()["properties"] if found.status_code == 200 else None
+
+    shown = await eventually(look, timeout=60)
+    assert shown is not None
+    profile = shown["virtualMachineProfile"]
+    assert shown["singlePlacementGroup"] is False
+    assert shown["overprovision"] is True
+    policy = shown["upgradePolicy"]
+    assert policy["automaticOSUpgradePolicy"]["enableAutomaticOSUpgrade"] is True
+    assert policy["rollingUpgradePolicy"]["maxUnhealthyUpgradedInstancePercent"] == 0
+    assert profile["storageProfile"]["dataDisks"][0]["diskSizeGB"] == 1023
+    (nic,) = profile["networkProfile"]["networkInterfaceConfigurations"]
+    assert nic["properties"]["primary"] is True
+    codes = [each["code"] for each in shown["rollcall"]["warnings"]]
+    assert codes == ["NoHealthSource"]  # several placement groups without a probe (M32, M34)
+
+
+SECRET = "hunter2-hunter2"
+
+
+async def test_no_secret_is_kept_in_the_clear_or_given_back(templates: Templates) -> None:
+    body = template(
+        kept("net", tags={"hidden": "[parameters('p')]"}),
+        parameters={
+            "p": {"type": "securestring"},
+            "o": {"type": "secureObject", "defaultValue": {"key": SECRET}},
+        },
+        outputs={
+            "o": {"type": "string", "value": "[parameters('p')]"},
+            "q": {"type": "object", "value": "[parameters('o')]"},
+        },
+    )
+    given = {"p": {"value": SECRET}}
+    preview = await templates.api.ask(
+        "POST",
+        templates.path() + "/whatIf",
+        {"properties": {"mode": "Incremental", "template": body, "parameters": given}},
+    )
+    shown = await templates.deploy(body, parameters=given)
+    assert shown["properties"]["parameters"] == {
+        "p": {"type": "SecureString"},
+        "o": {"type": "SecureObject"},
+    }
+    assert shown["properties"]["outputs"] == {
+        "o": {"type": "SecureString"},
+        "q": {"type": "SecureObject"},
+    }
+    exported = await templates.api.ask("POST", templates.path() + "/exportTemplate")
+    assert exported.json()["template"]["parameters"]["o"] == {"type": "secureObject"}
+    listed = await templates.api.get(templates.path() + "/operations")
+    rows = await templates.api.pool.fetch("SELECT * FROM deployments")
+    steps = await templates.api.pool.fetch("SELECT * FROM deployment_operations")
+    for text in (preview.text, json.dumps(shown), exported.text, json.dumps(listed), rows, steps):
+        assert SECRET not in str(text)
+
+
+async def test_a_deployment_goes_on_where_another_process_left_it(api: Any) -> None:
+    """Each step may be the last of a process; the next one goes on (Postgres has all of it)."""
+    templates = Templates(api)
+    chain = [kept("n0"), *(kept(f"n{n}", dependsOn=[f"n{n - 1}"]) for n in range(1, 6))]
+    body = template(*chain, outputs={"o": {"type": "int", "value": "[length('done')]"}})
+    answer = await templates.put(body)
+    assert answer.status_code == 201
+    rounds = 0
+    while (await api.get(templates.path()))["properties"]["provisioningState"] in (
+        "Accepted",
+        "Running",
+    ):
+        await Deployer(api.server, Inside(api.server, ROUTERS)).round()  # and forgets everything
+        rounds += 1
+        assert rounds < 30
+    shown = (await api.get(templates.path()))["properties"]
+    assert shown["provisioningState"] == "Succeeded"
+    assert shown["outputs"] == {"o": {"type": "Int", "value": 4}}
+    assert len(shown["outputResources"]) == 6
+    assert rounds > 3
+
+
+async def test_a_deployment_that_runs_is_not_begun_again_and_can_be_cancelled(api: Any) -> None:
+    templates = Templates(api)
+    first = await templates.put(template(kept("net")))
+    assert first.status_code == 201
+    again = await templates.put(template(kept("net")))  # a client that got no answer
+    assert again.status_code == 200
+    one, other = (each.json()["properties"]["correlationId"] for each in (first, again))
+    assert one == other
+    busy = await templates.put(template(kept("other")))
+    assert busy.status_code == 409
+    assert busy.json()["error"]["code"] == "DeploymentActive"
+    assert (await api.ask("DELETE", templates.path())).status_code == 409
+    assert (await api.ask("POST", templates.path() + "/cancel")).status_code == 204
+    await Deployer(api.server, Inside(api.server, ROUTERS)).round()
+    shown = (await api.get(templates.path()))["properties"]
+    assert shown["provisioningState"] == "Canceled"
+    status = (await api.http.get(first.headers["azure-asyncoperation"])).json()
+    assert status["status"] == "Canceled"
+    refused = await api.ask("POST", templates.path() + "/cancel")
+    assert refused.status_code == 409
+    net = f"{api.group}/providers/{NET}/virtualNetworks/net"
+    assert (await api.ask("GET", net)).status_code == 404
+    assert (await templates.put(template(kept("other")))).status_code == 200
+
+
+async def test_lists_and_deletions(templates: Templates) -> None:
+    api = templates.api
+    await templates.deploy(template(kept("net")), "one")
+    await templates.deploy(template(kept("x", properties="text")), "two")
+    all_of_them = f"{api.group}/providers/Microsoft.Resources/deployments"
+    assert [each["name"] for each in (await api.get(all_of_them))["value"]] == ["one", "two"]
+    failed = {"$filter": "provisioningState eq 'Failed'"}
+    found = (await api.get(all_of_them, params=failed))["value"]
+    assert [each["name"] for each in found] == ["two"]
+    top = await api.get(all_of_them, params={"$top": "1"})
+    assert [each["name"] for each in top["value"]] == ["one"]
+    assert "nextLink" in top
+    assert (await api.ask("HEAD", templates.path("one"))).status_code == 204
+    assert (await api.ask("DELETE", templates.path("one"))).status_code == 202
+    assert (await api.ask("DELETE", templates.path("one"))).status_code == 204
+    assert (await api.ask("HEAD", templates.path("one"))).status_code == 404
+    # What it wrote stays; a resource group takes everything with it.
+    await api.get(f"{api.group}/providers/{NET}/virtualNetworks/net")
+    assert (await api.ask("DELETE", api.group)).status_code == 202
+    assert (await api.get(all_of_them))["value"] == []
+
+
+async def test_templates_within_templates(templates: Templates) -> None:
+    inner = template(
+        kept("inner"), outputs={"o": {"type": "string", "value": "[deployment().name]"}}
+    )
+    body = template(
+        kept(
+            "nested",
+            "Microsoft.Resources/deployments",
+            properties={
+                "mode": "Incremental",
+                "template": inner,
+                "expressionEvaluationOptions": {"scope": "inner"},
+            },
+        ),
+        outputs={"o": {"type": "string", "value": "[reference('nested').outputs.o.value]"}},
+    )
+    del body["resources"][0]["location"]
+    shown = await templates.deploy(body)
+    assert shown["properties"]["provisioningState"] == "Succeeded", shown
+    assert shown["properties"]["outputs"]["o"]["value"] == "nested"
+    nested = await templates.api.get(templates.path("nested"))
+    assert nested["properties"]["provisioningState"] == "Succeeded"
+
+
+async def test_a_template_writes_nothing_that_its_deployer_may_not_write(
+    templates: Templates,
+) -> None:
+    api = templates.api
+    scope = templates.path()  # an owner of this one deployment, and of nothing else
+    made = await api.http.post(
+        "/rollcall/accounts", json={"name": "x", "roles": [{"role": "owner", "scope": scope}]}
+    )
+    account = made.json()
+    token = await api.http.post(
+        f"/{account['tenantId']}/oauth2/v2.0/token",
+        data={
+            "grant_type": "client_credentials",
+            "client_id": account["clientId"],
+            "client_secret": account["clientSecret"],
+            "scope": "x/.default",
+        },
+    )
+    headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    document = {"properties": {"mode": "Incremental", "template": template(kept("net"))}}
+    refused = await api.ask("PUT", scope, document, headers=headers)
+    assert refused.status_code == 403, refused.text
+    assert refused.json()["error"]["code"] == "AuthorizationFailed"
+    # What is asked when its turn comes is refused then.
+    net = f"{api.group}/providers/{NET}/virtualNetworks/net"
+    await api.put(net, {"location": "local", "tags": {"a": "b"}}, 201)
+    outputs = {"o": {"type": "object", "value": f"[reference('{net}', '2020-06-01', 'Full').tags]"}}
+    document["properties"]["template"] = template(outputs=outputs)
+    begun = await api.ask("PUT", scope, document, headers=headers)
+    assert begun.status_code == 201, begun.text
+    shown = await templates.ended()
+    assert shown["properties"]["provisioningState"] == "Failed"
+    assert "AuthorizationFailed" in json.dumps(shown["properties"]["error"])
+
+
+async def test_what_if_says_what_would_change(templates: Templates) -> None:
+    first = template(kept("net", tags={"a": "1", "b": "2"}, properties={"x": [1, 2], "y": True}))
+    await templates.deploy(first)
+
+    async def changes(body: Any, **settings: Any) -> Any:
+        document = {"properties": {"mode": "Incremental", "template": body, **settings}}
+        answer = await templates.api.ask("POST", templates.path() + "/whatIf", document)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["properties"]["changes"]
+
+    assert [each["changeType"] for each in await changes(first)] == ["NoChange"]
+    second = template(
+        kept("net", tags={"a": "2"}, properties={"x": [1, 3, 4], "y": "true", "z": "new"}),
+        kept("more", tags={"later": "[reference('net').y]"}),
+    )
+    modified, created = await changes(second)
+    assert created["changeType"] == "Create"
+    assert created["after"]["tags"] == {"later": "[reference('net').y]"}
+    assert modified["changeType"] == "Modify"
+    assert {(each["path"], each["propertyChangeType"]) for each in modified["delta"]} == {
+        ("tags.a", "Modify"),
+        ("properties.x", "Array"),
+        ("properties.z", "Create"),
+    }
+    brief = await changes(second, whatIfSettings={"resultFormat": "ResourceIdOnly"})
+    assert {each["changeType"] for each in brief} == {"Deploy"}
+    assert set(brief[0]) == {"resourceId", "changeType"}
+    nets = await templates.api.get(f"{templates.api.group}/providers/{NET}/virtualNetworks")
+    assert [each["name"] for each in nets["value"]] == ["net"]  # nothing was written
+
+
+async def test_validate_and_the_hash_of_a_template(templates: Templates) -> None:
+    body = template(kept("net"))
+    document = {"properties": {"mode": "Incremental", "template": body}}
+    answer = await templates.api.ask("POST", templates.path() + "/validate", document)
+    assert answer.status_code == 200
+    properties = answer.json()["properties"]
+    assert properties["provisioningState"] == "Succeeded"
+    net = f"{templates.api.group}/providers/{NET}/virtualNetworks/net"
+    assert properties["validatedResources"] == [{"id": net}]
+    path = "/providers/Microsoft.Resources/calculateTemplateHash"
+    hashed = (await templates.api.ask("POST", path, body)).json()
+    assert hashed["templateHash"] == properties["templateHash"]
+    assert json.loads(hashed["minifiedTemplate"]) == body
+    assert (await templates.api.ask("HEAD", templates.path())).status_code == 404
+
+
+async def test_every_type_that_can_be_deployed_has_a_put_of_its_own(api: Any) -> None:
+    for type in DEPLOYABLE:
+        provider, *kinds = type.split("/")
+        path = f"{api.group}/providers/{provider}/" + "/".join(f"{kind}/x" for kind in kinds)
+        answer = await api.ask("PUT", path, {"location": "local"})
+        assert answer.status_code in (200, 201, 400), (type, answer.status_code, answer.text)
+
+
+async def test_autoscale_settings_are_kept(templates: Templates) -> None:
+    type = "Microsoft.Insights/autoscaleSettings"
+    await templates.deploy(template(kept("scale", type, properties={"enabled": True})))
+    path = f"{templates.api.group}/providers/{type}/scale"
+    assert (await templates.api.get(path))["properties"]["enabled"] is True
+    listed = await templates.api.get(f"/subscriptions/s/providers/{type}")
+    assert [each["name"] for each in listed["value"]] == ["scale"]
+    changed = await templates.api.ask("PATCH", path, {"tags": {"a": "b"}})
+    assert changed.json()["tags"] == {"a": "b"}
+    assert (await templates.api.ask("DELETE", path)).status_code == 202
+    assert (await templates.api.ask("GET", path)).status_code == 404

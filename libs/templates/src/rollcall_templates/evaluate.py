@@ -73,6 +73,7 @@ class Frame:
 
 
 TOP = Frame()
+MASK = "*******"  # in the place of a secret
 Lookup = Callable[[str, "str | None"], "list[Request]"]
 
 
@@ -99,6 +100,7 @@ class Evaluator:
         self.budget = budget or Budget()
         self.known = known or {}
         self.tainted = False
+        self.masks = False  # values that are made of secure parameters are covered
         self.lookup: Lookup | None = None
         self._parameter = parameter
         self._contextual = contextual or {}
@@ -122,7 +124,9 @@ class Evaluator:
         self.budget.spend(1 + len(value) // 100 if isinstance(value, str) else 1)
         if isinstance(value, str):
             try:
-                return self.text(value, frame, path)
+                return (
+                    self._shown(value, frame, path) if self.masks else self.text(value, frame, path)
+                )
             except Missing:
                 if not partial:
                     raise
@@ -199,6 +203,15 @@ class Evaluator:
         if not isinstance(found, kind) or (kind is str and not found):
             raise TemplateError(f"{path[-1]} must be {what}, and is {kind_of(found)}", path=path)
         return found
+
+    def _shown(self, text: str, frame: Frame, path: Path) -> Value:
+        """Return what a text stands for; what is made of a secure parameter is covered."""
+        before, self.tainted = self.tainted, False
+        try:
+            value = self.text(text, frame, path)
+            return MASK if self.tainted else value
+        finally:
+            self.tainted = self.tainted or before
 
     def text(self, text: str, frame: Frame, path: Path) -> Value:
         """Return what a text of the template stands for."""

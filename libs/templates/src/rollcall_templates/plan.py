@@ -74,6 +74,12 @@ class Plan:
         """Return what is to be written. Raises TemplateError, and Missing unless `partial`."""
         return _body(self.evaluator(known), resource, partial=partial)
 
+    def preview(self, resource: Planned) -> dict[str, Any]:
+        """Return what may be shown of what is to be written, as far as it is known beforehand."""
+        evaluator = self.evaluator()
+        evaluator.masks = True
+        return _body(evaluator, resource, partial=True)
+
     def outputs(self, known: Known) -> dict[str, Any]:
         """Return the outputs as a deployment gives them: `{"name": {"type", "value"}}`.
 

@@ -1,6 +1,6 @@
 """Deployments in the background: each resource in its turn, and on after a restart.
 
-A deployment's row is locked for one step at a time, so any copy of the service may take the next
+A copy of the service has a deployment in hand for one step at a time, and any may take the next
 one. A step that is cut off is done again: every write is a PUT of the whole resource.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import asyncpg
 import structlog
 from rollcall_kit.database import DATABASE_AWAY
 from rollcall_kit.outbox import Connection
@@ -40,6 +41,7 @@ IDLE = 0.5  # seconds between two looks for what is to be done
 BUSY = 0.1  # seconds, while something is
 AT_ONCE = 20  # resources that one step begins
 PLANS = 20  # that are kept in memory
+FAULTS = 10  # of ours, until a deployment is given up
 _LATER = (429, 503)
 
 
@@ -50,6 +52,7 @@ class Deployer:
         self._server = server
         self._inside = inside
         self._plans: dict[str, tuple[Plan, Principal]] = {}  # by correlation
+        self._faults: dict[str, int] = {}  # by correlation
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -59,6 +62,8 @@ class Deployer:
                 is_busy = await self.round()
             except DATABASE_AWAY as error:
                 log.warning("database_unavailable", error=str(error) or type(error).__name__)
+            except Exception:  # to stop would leave every deployment where it is
+                log.exception("deployments_failed")
             await asyncio.sleep(BUSY if is_busy else IDLE)
 
     async def round(self) -> bool:
@@ -66,28 +71,48 @@ class Deployer:
         async with self._server.context.database.acquire() as connection:
             keys = await deployments.open_keys(connection)
         for key in keys:
-            try:
-                await self._advance(key)
-            except DATABASE_AWAY:
-                raise
-            except Exception:  # one that cannot go on must not hold up the others
-                log.exception("deployment_step_failed", deployment=key)
+            async with self._server.context.database.acquire() as connection:
+                if not await deployments.lock(connection, key):
+                    continue  # another copy of the service is at it
+                try:
+                    await self._advance(connection, key)
+                finally:
+                    await deployments.unlock(connection, key)
         return bool(keys)
 
-    async def _advance(self, key: str) -> None:
-        async with (
-            self._server.context.database.acquire() as connection,
-            connection.transaction(),
-        ):
-            found = await deployments.take(connection, key)
-            if found is None:
-                return
+    async def _advance(self, connection: Connection, key: str) -> None:
+        found = await deployments.find(connection, key)
+        if found is None or not found.is_open:
+            return
+        try:
             moved = await self._step(connection, found)
-            if moved != found:
-                await deployments.save(connection, moved)
-        if moved.ended_at is not None:
+        except asyncpg.ForeignKeyViolationError:
+            return  # it was deleted meanwhile, with its resource group
+        except DATABASE_AWAY:
+            raise
+        except Exception:  # one that cannot go on must not hold up the others
+            log.exception("deployment_step_failed", deployment=key)
+            moved = self._after_fault(found)
+        if moved != found:
+            await deployments.save(connection, moved)
+        if not moved.is_open:
             self._plans.pop(moved.correlation, None)
+            self._faults.pop(moved.correlation, None)
             log.info("deployment_ended", deployment=moved.id, state=moved.state)
+
+    def _after_fault(self, deployment: Deployment) -> Deployment:
+        """Return a deployment that something went wrong with here; it is tried a few times."""
+        faults = self._faults[deployment.correlation] = (
+            self._faults.get(deployment.correlation, 0) + 1
+        )
+        if faults < FAULTS:
+            return deployment
+        failure = {
+            "code": "InternalServerError",
+            "message": "Something went wrong here; the log of http-api has it under "
+            "deployment_step_failed.",
+        }
+        return _ended(deployment, State.FAILED, self._server.context.now(), error=failure)
 
     async def _step(self, connection: Connection, deployment: Deployment) -> Deployment:
         key, now = deployment.id.lower(), self._server.context.now()

@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 from rollcall_kit.outbox import Connection
 
 from http_api.domain.access import Grant, Principal, Role
@@ -30,27 +29,37 @@ async def find(connection: Connection, key: str) -> Deployment | None:
 
 
 async def hold(connection: Connection, key: str) -> Deployment | None:
-    """Return a deployment that nobody else changes until the transaction ends. Raises Busy.
+    """Return a deployment that nobody works on until the transaction ends. Raises Busy.
 
     It does not wait: a template whose own deployment is in it would wait for itself.
     """
-    try:
-        row = await connection.fetchrow(
-            f"SELECT {_DEPLOYMENT} FROM deployments WHERE key = $1 FOR UPDATE NOWAIT", key
+    if not await connection.fetchval(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", _lock(key)
+    ):
+        raise Busy
+    return await find(connection, key)
+
+
+async def lock(connection: Connection, key: str) -> bool:
+    """Take a deployment in hand until `unlock`; return whether nobody else has it.
+
+    No transaction is open meanwhile: a step asks for other things of the database, and whoever
+    waited for its rows could hold what the step waits for.
+    """
+    return bool(
+        await connection.fetchval(
+            "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", _lock(key)
         )
-    except asyncpg.LockNotAvailableError as error:
-        raise Busy from error
-    return None if row is None else _deployment(row)
-
-
-async def take(connection: Connection, key: str) -> Deployment | None:
-    """Return a deployment that is not ended, unless another copy of the service works on it."""
-    row = await connection.fetchrow(
-        f"SELECT {_DEPLOYMENT} FROM deployments WHERE key = $1 AND ended_at IS NULL "
-        "FOR UPDATE SKIP LOCKED",
-        key,
     )
-    return None if row is None else _deployment(row)
+
+
+async def unlock(connection: Connection, key: str) -> None:
+    """Let a deployment go."""
+    await connection.execute("SELECT pg_advisory_unlock(hashtextextended($1, 0))", _lock(key))
+
+
+def _lock(key: str) -> str:
+    return f"deployment {key}"
 
 
 async def open_keys(connection: Connection) -> list[str]:
@@ -119,13 +128,14 @@ async def save(connection: Connection, deployment: Deployment) -> None:
     """Save how far a deployment is."""
     await connection.execute(
         "UPDATE deployments SET state = $2, outputs = $3, error = $4, changed_at = $5, "
-        "ended_at = $6 WHERE key = $1",
+        "ended_at = $6 WHERE key = $1 AND correlation = $7",
         deployment.id.lower(),
         deployment.state,
         _json(deployment.outputs),
         _json(deployment.error),
         deployment.changed_at,
         deployment.ended_at,
+        uuid.UUID(deployment.correlation),
     )
 
 

@@ -183,10 +183,13 @@ def _named(id: str) -> dict[str, str]:
     return {"id": id, "resourceType": type, "resourceName": name}
 
 
+# Kept beside what is shown: of a validation only, beside the properties, and of ours.
+_NOT_SHOWN = ("validatedResources", "tags", "digest")
+
+
 def deployment_json(deployment: Deployment, steps: Sequence[Step] = ()) -> dict[str, Any]:
     """Return a deployment as GET shows it; `steps` only where it has succeeded."""
-    shown = {key: value for key, value in deployment.shown.items() if key != "tags"}
-    shown.pop("validatedResources", None)
+    shown = {key: value for key, value in deployment.shown.items() if key not in _NOT_SHOWN}
     properties: dict[str, Any] = {
         **shown,
         "provisioningState": deployment.state,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rollcall_templates.evaluate import MASK
 from rollcall_templates.expressions import is_expression
 
 # What a server adds to what was written; nobody's template says anything about it.
@@ -115,7 +116,7 @@ def _items(before: list[Any], after: list[Any]) -> list[dict[str, Any]]:
 
 def _alike(before: Any, after: Any) -> bool:
     """Say whether a value stays: "true" is true and "3" is 3, as ARM takes them."""
-    if isinstance(after, str) and is_expression(after):
+    if after == MASK or (isinstance(after, str) and is_expression(after)):
         return True
     if isinstance(after, str) and isinstance(before, bool | int | float):
         return after.lower() == str(before).lower()

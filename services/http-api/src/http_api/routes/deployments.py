@@ -185,9 +185,8 @@ async def put(request: Request, place: Place, raw: RawBody, server: ServerOf) ->
     except _BadTemplate as bad:
         return bad.response()
     digest = hashlib.sha256(raw).hexdigest()
-    shown = {
-        **shown_of(plan, mode=asked.mode, template_hash=await _apart(template_hash, asked.template))
-    }
+    hashed = await _apart(template_hash, asked.template)
+    shown = shown_of(plan, mode=asked.mode, template_hash=hashed)
     if asked.tags is not None:
         shown["tags"] = asked.tags
     sealed = await _apart(lambda: seal(server.settings.secrets_key, inputs.as_text()))
@@ -202,24 +201,33 @@ async def put(request: Request, place: Place, raw: RawBody, server: ServerOf) ->
     async def work(connection: Connection) -> tuple[tuple[Deployment, bool], Sequence[Event]]:
         old = await deployments.hold(connection, place.key)
         if old is not None and old.is_open:
-            if old.shown.get("digest") == digest:
-                return (old, True), []  # the client repeats what it got no answer to
             raise deployments.Busy
-        began = fresh
         await deployments.begin(
-            connection, place, began, sealed=sealed, principal=request.state.principal
+            connection, place, fresh, sealed=sealed, principal=request.state.principal
         )
-        return (began, old is not None), []
+        return (fresh, old is not None), []
 
     try:
         deployment, was_there = await server.transact(work)
     except deployments.Busy:
-        raise _active(place) from None
+        deployment, was_there = await _repeated(server, place, digest), True
     return JSONResponse(
         deployment_json(deployment),
         status_code=200 if was_there else 201,
         headers=_where_to_ask(request, deployment),
     )
+
+
+async def _repeated(server: Server, place: ResourceId, digest: str) -> Deployment:
+    """Return the deployment that goes on, where the same request began it. Raises ApiError.
+
+    Clients send a request again when they got no answer to it.
+    """
+    async with server.context.database.acquire() as connection:
+        found = await deployments.find(connection, place.key)
+    if found is not None and found.is_open and found.shown.get("digest") == digest:
+        return found
+    raise _active(place)
 
 
 def _active(place: ResourceId) -> ApiError:
@@ -375,7 +383,8 @@ async def validate(request: Request, place: Place, raw: RawBody, server: ServerO
     except _BadTemplate as bad:
         return bad.response()
     now = server.context.now()
-    shown = shown_of(plan, mode=asked.mode, template_hash=template_hash(asked.template))
+    hashed = await _apart(template_hash, asked.template)
+    shown = shown_of(plan, mode=asked.mode, template_hash=hashed)
     document = deployment_json(
         Deployment(
             id=place.id,
@@ -408,7 +417,7 @@ async def what_if(request: Request, place: Place, raw: RawBody) -> Response:
             type=resource.type,
             name=resource.name,
             api_version=resource.api_version,
-            body=redacted(plan.body(resource, {}, partial=True)),
+            body=redacted(plan.preview(resource)),
         )
         brief = asked.result_format == "ResourceIdOnly"
         changes.append(change_json(planned, before, brief=brief))
