@@ -154,7 +154,11 @@ given = {
     "maxBatchInstancePercent": 50,
     "autoscale": True,
 }
-made = deployments.begin_create_or_update(GROUP, "front", body(variant, **given)).result()
+begun = deployments.begin_create_or_update(GROUP, "front", body(variant, **given))
+# A deployment goes on, and its poller too, when the service restarts in the middle.
+print("restart http-api", flush=True)
+assert input() == "restarted"
+made = begun.result()
 assert made.properties.provisioning_state == "Succeeded", made.properties.error
 outputs = made.properties.outputs
 assert outputs["capacity"] == {"type": "Int", "value": 4}

@@ -21,14 +21,18 @@ ROLES = ("reader", "operator", "owner")
 RULES = {
     "open": "operations.healthz operations.readyz login.endpoints login.openid_configuration "
     "login.keys login.token",
-    "login": "subscriptions.subscriptions subscriptions.tenants subscriptions.operations",
+    "login": "subscriptions.subscriptions subscriptions.tenants subscriptions.operations "
+    "deployments.calculate_hash",
     "reader here": "scale_sets.get scale_sets.list_skus extensions.list_extensions "
     "extensions.get_extension scale_sets.get_view upgrades.history upgrades.latest "
     "upgrades.full_history upgrades.one_upgrade upgrades.events_of_upgrade hooks.list_all "
     "hooks.get explain.explain explain.state instances.list_all instances.get "
     "instances.get_view load_balancers.get load_balancers.list_parts load_balancers.get_part "
-    "networks.get networks.list_parts networks.get_part groups.get groups.head",
-    "reader shared": "scale_sets.list_all load_balancers.list_all networks.list_all "
+    "networks.get networks.list_parts networks.get_part groups.get groups.head "
+    "deployments.get deployments.head deployments.list_all deployments.get_status "
+    "deployments.list_operations deployments.get_operation autoscale.get",
+    "reader shared": "autoscale.list_all "
+    "scale_sets.list_all load_balancers.list_all networks.list_all "
     "groups.list_all groups.list_resources images.publishers images.offers images.skus "
     "images.versions images.one_version status.get status.get_result "
     "subscriptions.subscription subscriptions.locations subscriptions.providers "
@@ -39,13 +43,15 @@ RULES = {
     "operator here": "steering.start steering.cancel steering.pause steering.resume "
     "steering.roll_back steering.approve steering.approve_one hooks.answer "
     "instances.deploy_model actions.reimage actions.reimage_one actions.change "
-    "actions.change_one",
+    "actions.change_one deployments.cancel",
     "operator installation": "holds.release",
     "owner here": "scale_sets.put scale_sets.patch scale_sets.delete instances.put "
     "actions.delete_some actions.delete_one extensions.put extensions.patch extensions.delete "
     "instances.refuse load_balancers.put "
     "load_balancers.patch load_balancers.delete networks.put networks.patch networks.delete "
-    "networks.put_part networks.delete_part groups.put groups.patch groups.delete",
+    "networks.put_part networks.delete_part groups.put groups.patch groups.delete "
+    "autoscale.put autoscale.patch autoscale.delete deployments.put deployments.delete "
+    "deployments.validate deployments.what_if deployments.export_template",
     "owner installation": "accounts.list_all accounts.add accounts.get accounts.put_roles "
     "accounts.renew accounts.remove keys.list_all keys.rotate",
 }

@@ -145,6 +145,8 @@ def _listed_from(parts: list[str]) -> str:
             return "/" + "/".join(above) if is_group else ""
         case ["resources"] | ["providers", "microsoft.network", _]:
             return "/" + "/".join(above)
+        case ["providers", "microsoft.insights", "autoscalesettings"]:
+            return "/" + "/".join(above)
         case ["providers", "microsoft.compute", "virtualmachinescalesets"]:
             return "/" + "/".join(above)
         case ["resourcegroups"]:
