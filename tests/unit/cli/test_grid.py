@@ -269,6 +269,27 @@ def test_an_ended_upgrade_is_no_news() -> None:
     ]
 
 
+def test_an_upgrade_that_nobody_saw_run_is_told_whole() -> None:
+    idle = Picture(
+        name="web", cells=RUNNING.cells, upgrade=None, waiting_code="UpToDate", waiting="Nothing."
+    )
+    batches = [batch(1, end=True), batch(2, end=True)]
+    ended = Picture(
+        name="web",
+        cells=RUNNING.cells,
+        upgrade=upgrade(status="Completed", endTime=NOW.isoformat(), batches=batches),
+        waiting_code="UpToDate",
+        waiting="Nothing.",
+    )
+    assert list(changes(idle, ended)) == [
+        "web: upgrade to 2.0.0, started by Platform, 10 instances",
+        "batch 1: 2 instances (web0, web1)",
+        "batch 1 done: 2 healthy, 0 failed",
+        "batch 2: 2 instances (web2, web3)",
+        "batch 2 done: 2 healthy, 0 failed",
+    ]
+
+
 def test_each_end_has_its_code() -> None:
     assert ENDS == {
         "Completed": Exit.DONE, "Faulted": Exit.FAULTED, "Cancelled": Exit.CANCELLED

@@ -83,8 +83,6 @@ def told_in_words() -> Iterator[None]:
 class _Bearer(httpx.Auth):
     """Sends the token; of an account gets a new one when it ends, and when it is refused."""
 
-    requires_response_body = True
-
     def __init__(self, target: Target, keep: Callable[[str, float], None]) -> None:
         self._url = target.url
         self._account: Account | None = target.account
@@ -92,7 +90,9 @@ class _Bearer(httpx.Auth):
         self._expires = target.expires
         self._keep = keep
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
         fresh = False
         if self._account is not None and not self._is_valid(time.time()):
             self._take((yield self._login(self._account)))
@@ -125,6 +125,7 @@ class _Bearer(httpx.Auth):
         )
 
     def _take(self, answer: httpx.Response) -> None:
+        answer.read()  # this answer alone: a stream that was asked for must not be waited for
         try:
             document = answer.json()
             token, seconds = document["access_token"], float(document["expires_in"])

@@ -143,16 +143,16 @@ def changes(before: Picture | None, after: Picture) -> Iterator[str]:
     """Yield what is new in a picture, a line each, for where there is no terminal."""
     upgrade = after.upgrade
     old = before.upgrade if before is not None else None
+    is_same = upgrade is not None and old is not None and old["id"] == upgrade["id"]
     if before is None and not after.is_running:
         yield f"{after.name}: {len(after.cells)} instances; no upgrade runs. {after.waiting}"
-    elif upgrade is not None and (old is None or old["id"] != upgrade["id"]):
-        yield (
-            f"{after.name}: upgrade to {after.version}, started by {upgrade['startedBy']}, "
-            f"{sum(after.counts.values())} instances"
-        )
-        old = None
-    if upgrade is not None and (after.is_running or old is not None):
-        yield from _batches(old, after)
+    elif upgrade is not None:
+        if not is_same:
+            yield (
+                f"{after.name}: upgrade to {after.version}, started by {upgrade['startedBy']}, "
+                f"{sum(after.counts.values())} instances"
+            )
+        yield from _batches(old if is_same else None, after)
     yield from _instances(before, after)
     if after.is_running and (before is None or before.waiting_code != after.waiting_code):
         yield after.waiting

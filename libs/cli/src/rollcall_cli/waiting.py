@@ -17,7 +17,7 @@ from rollcall_cli.tables import outcome
 from rollcall_cli.views import View
 
 INTERVAL = 1.0  # seconds between looks
-SETTLES = 10.0  # seconds after which what a set waits for is not only on its way
+SETTLES = 5.0  # seconds after which what a set waits for is not only on its way
 # Waits that end by themselves in a moment, or that are told of a model of before.
 PASSING = frozenset(
     {
@@ -135,7 +135,7 @@ class Waiter:
                     return Exit.DONE
                 if seen.waiting_code != code:
                     same_since, code = time.monotonic(), seen.waiting_code
-                patient = SETTLES * (6 if code in PASSING else 1)
+                patient = SETTLES * (12 if code in PASSING else 1)
                 if code not in PASSING and not insist:
                     return Exit.DONE
                 if time.monotonic() - same_since > patient:
