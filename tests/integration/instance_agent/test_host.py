@@ -18,7 +18,7 @@ from aiohttp import web
 from instance_agent.app import build_host
 from instance_agent.domain.record import Operation, Order
 from instance_agent.drivers import procfs
-from instance_agent.host import Host, Job
+from instance_agent.host import Host, Job, ref_of
 from instance_agent.settings import Settings
 from instance_agent.stop_instances import stop_all
 from rollcall_cli.sample_image import build_image
@@ -28,6 +28,7 @@ from rollcall_contracts.events import (
     InstanceDeleted,
     InstanceFailed,
     InstancePowerChanged,
+    InstancePowered,
     InstanceRestored,
     InstanceUpgraded,
 )
@@ -211,7 +212,7 @@ async def test_an_instance_lives_its_whole_life(rig: Rig) -> None:
     assert isinstance(deleted, InstanceDeleted)
     assert not top.exists()
     assert isinstance(await rig.ask(Operation.DELETE, 6), InstanceDeleted)
-    assert isinstance(await rig.ask(Operation.CREATE, 1, v1), InstanceCreated)  # counts anew
+    assert isinstance(await rig.ask(Operation.CREATE, 7, v1), InstanceCreated)  # asked for anew
 
 
 async def test_asked_twice_it_answers_twice_and_acts_once(rig: Rig) -> None:
@@ -507,3 +508,56 @@ async def test_many_instances_get_a_port_each_and_one_download(rig: Rig, tmp_pat
     assert len(ports) == 12
     assert all(20000 <= port < 30000 for port in ports)
     assert fetched == 1
+
+
+async def test_what_was_stopped_stays_stopped_until_it_is_started(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig()
+    created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    assert isinstance(created, InstanceCreated)
+    stopped = await rig.ask(Operation.STOP, 2)
+    assert isinstance(stopped, InstancePowered)
+    assert stopped.power is Power.STOPPED
+    await rig.close()
+
+    after = make_rig()  # the agent, or its host, starts again
+    await after.host.power.recover(after.report)
+    await after.host.power.look_again(after.report)
+    assert after.reports == []
+    seen = await after.host.driver.observe(ref_of(after.host.journal.all()[0]))
+    assert not seen.running
+    assert await after.ask(Operation.STOP, 2) == stopped, "asked again: answered again"
+    started = await after.ask(Operation.START, 3)
+    assert isinstance(started, InstancePowered)
+    assert (started.power, started.port) == (Power.RUNNING, created.port)
+    assert after.boots() == ["1.0.0", "1.0.0"]
+    pid = after.pid()
+    assert isinstance(await after.ask(Operation.START, 4), InstancePowered)
+    assert after.pid() == pid, "it runs already"
+    restarted = await after.ask(Operation.RESTART, 5)
+    assert isinstance(restarted, InstancePowered)
+    assert after.pid() != pid
+    assert after.boots() == ["1.0.0"] * 3
+    assert after.swaps() == 1, "the OS disk is the one that it was made from"
+
+
+async def test_a_creation_that_is_delivered_after_the_deletion_makes_nothing(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig()
+    image = rig.image("1.0.0")
+    await rig.ask(Operation.CREATE, 1, image)
+    assert isinstance(await rig.ask(Operation.DELETE, 2), InstanceDeleted)
+    assert isinstance(await rig.ask(Operation.DELETE, 7, instance="vm_1"), InstanceDeleted)
+    await rig.close()
+    after = make_rig()
+    for instance in ("vm_0", "vm_1"):
+        order = Order(scale_set=SET, instance_id=instance, attempt=1, operation=Operation.CREATE)
+        await after.host.carry_out(
+            Job(order=order, image=image, provisioning=Provisioning(generation=1)), after.report
+        )
+    assert after.reports == []
+    assert after.host.journal.all() == []
+    made = await after.ask(Operation.CREATE, 8, image, instance="vm_1")
+    assert isinstance(made, InstanceCreated), "a new request counts"

@@ -157,8 +157,14 @@ class Host:
         order = job.order
         known = self.journal.get(order.scale_set, order.instance_id)
         if known is None and order.operation is Operation.DELETE:
+            self.journal.bury(order.scale_set, order.instance_id, order.attempt)
             await report(_deleted(order))
             return
+        if known is None and order.operation is Operation.CREATE:
+            deleted = self.journal.buried(order.scale_set, order.instance_id)
+            if order.attempt <= deleted:
+                log.info("stale_order_ignored", attempt=order.attempt, known=deleted)
+                return
         decision = self._possible(begin(known, order, await self._found(known, order)))
         match decision:
             case Stale():
@@ -211,7 +217,7 @@ class Host:
         else:
             operations.labels(record.operation, "succeeded").inc()
             if record.operation is Operation.DELETE:
-                self.journal.remove(record.scale_set, record.instance_id)
+                self.journal.bury(record.scale_set, record.instance_id, record.attempt)
                 self.images.keep_uses(ref_of(record).key, frozenset())
                 await report(_deleted(job.order, record.note))
                 return

@@ -8,11 +8,14 @@ times out and asks again.
 """
 
 import sqlite3
+import time
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from instance_agent.domain.record import Record
+
+REMEMBERED = 7 * 86400.0  # seconds that a deletion is remembered
 
 _record: TypeAdapter[Record] = TypeAdapter(Record)
 
@@ -35,6 +38,12 @@ class Journal:
             " scale_set TEXT NOT NULL, instance_id TEXT NOT NULL, record TEXT NOT NULL,"
             " PRIMARY KEY (scale_set, instance_id)) WITHOUT ROWID"
         )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS graves ("
+            " scale_set TEXT NOT NULL, instance_id TEXT NOT NULL, attempt INTEGER NOT NULL,"
+            " at REAL NOT NULL, PRIMARY KEY (scale_set, instance_id)) WITHOUT ROWID"
+        )
+        self._connection.execute("DELETE FROM graves WHERE at < ?", (time.time() - REMEMBERED,))
 
     def get(self, scale_set: str, instance_id: str) -> Record | None:
         """Return what is known of an instance."""
@@ -57,12 +66,28 @@ class Journal:
         )
         return record
 
-    def remove(self, scale_set: str, instance_id: str) -> None:
-        """Forget an instance."""
+    def bury(self, scale_set: str, instance_id: str, attempt: int) -> None:
+        """Forget an instance but for the attempt of its deletion.
+
+        Its creation may be delivered once more, or only then: it must not be made again.
+        """
+        key = (scale_set.lower(), instance_id)
+        self._connection.execute("BEGIN")
         self._connection.execute(
-            "DELETE FROM instances WHERE scale_set = ? AND instance_id = ?",
-            (scale_set.lower(), instance_id),
+            "DELETE FROM instances WHERE scale_set = ? AND instance_id = ?", key
         )
+        self._connection.execute(
+            "INSERT OR REPLACE INTO graves VALUES (?, ?, ?, ?)", (*key, attempt, time.time())
+        )
+        self._connection.execute("COMMIT")
+
+    def buried(self, scale_set: str, instance_id: str) -> int:
+        """Return the attempt of an instance's deletion; 0 where none is remembered."""
+        row = self._connection.execute(
+            "SELECT attempt FROM graves WHERE scale_set = ? AND instance_id = ?",
+            (scale_set.lower(), instance_id),
+        ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def close(self) -> None:
         """Close the file."""

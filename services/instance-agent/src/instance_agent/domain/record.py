@@ -198,12 +198,14 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
             return replace(begun, target=_new_disk(order))
         case Operation.RESTORE:
             return _restore(record, begun)
-        case Operation.START | Operation.RESTART:
+        case Operation.START | Operation.STOP | Operation.RESTART:
             if record.disk is None:
                 return Refused(failure=_no_disk(order))
+            if order.operation is Operation.STOP:
+                # From now on nobody starts it but a person: no reboot of the host, no agent.
+                return replace(begun, target=None, should_run=False)
             return replace(begun, target=record.disk, should_run=True)
-        case Operation.STOP | Operation.DELETE:
-            # From now on nobody puts it back: neither after a reboot of the host, nor by itself.
+        case Operation.DELETE:
             return replace(begun, target=None, should_run=False)
         case _:
             assert_never(order.operation)
@@ -213,7 +215,9 @@ def _restore(record: Record, begun: Record) -> Record | Refused:
     if record.previous is not None:
         return replace(begun, target=record.previous)
     never_swapped = record.operation is Operation.UPGRADE and record.disk != record.target
-    restored = record.operation is Operation.RESTORE
+    # What was put back, or what power was changed of: no OS disk waits to be put back.
+    powered = (Operation.START, Operation.STOP, Operation.RESTART)
+    restored = record.operation is Operation.RESTORE or record.operation in powered
     if record.disk is not None and (never_swapped or restored):
         return replace(begun, target=record.disk)  # the previous OS disk is still, or again, there
     return Refused(
@@ -344,7 +348,7 @@ def _new_disk(order: Order) -> Disk:
 def _no_disk(order: Order) -> Failure:
     return Failure(
         code=FailureCode.DRIVER,
-        message="the instance has no OS disk to start from: its creation did not succeed",
+        message="the instance has no OS disk: its creation did not succeed",
         target=order.instance_id,
     )
 
