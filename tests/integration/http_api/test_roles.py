@@ -51,7 +51,8 @@ RULES = {
     "load_balancers.patch load_balancers.delete networks.put networks.patch networks.delete "
     "networks.put_part networks.delete_part groups.put groups.patch groups.delete "
     "autoscale.put autoscale.patch autoscale.delete deployments.put deployments.delete "
-    "deployments.validate deployments.what_if deployments.export_template",
+    "deployments.validate deployments.what_if deployments.export_template "
+    "load_balancers.put_rule load_balancers.delete_rule",
     "owner installation": "accounts.list_all accounts.add accounts.get accounts.put_roles "
     "accounts.renew accounts.remove keys.list_all keys.rotate",
 }

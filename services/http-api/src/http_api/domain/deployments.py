@@ -30,7 +30,13 @@ def _parts() -> tuple[str, ...]:
     )
 
 
-DEPLOYABLE = (*_WHOLE, *_KEPT, *_parts(), f"{LOAD_BALANCERS}/inboundNatRules")
+DEPLOYABLE = (
+    *_WHOLE,
+    *_KEPT,
+    *_parts(),
+    f"{SCALE_SETS}/extensions",
+    f"{LOAD_BALANCERS}/inboundNatRules",
+)
 
 
 class State(StrEnum):
