@@ -71,7 +71,7 @@ class Killer:
         return wrapped
 
     def arm(self, host: Host) -> None:
-        for name in ("save", "remove"):
+        for name in ("save", "bury"):
             setattr(host.journal, name, self.around(getattr(host.journal, name)))
         if KIND.driver == "docker":
             self._arm_engine()
