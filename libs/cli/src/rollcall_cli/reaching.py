@@ -153,7 +153,7 @@ def _named_by(wish: Wish, environment: Mapping[str, str], name: str | None) -> s
         return "--url"
     if environment.get("ROLLCALL_URL"):
         return "ROLLCALL_URL"
-    return f"the context {name}" if name is not None else "where `rollcall up` serves"
+    return f"the context {name}" if name is not None else "the usual address"
 
 
 def _given_token(wish: Wish, environment: Mapping[str, str]) -> str | None:
