@@ -134,7 +134,7 @@ async def test_every_property_is_what_the_page_says(api: Any) -> None:
             continue
         assert answer.status_code == 201, (place, answer.text)
         shown = await api.get(path)
-        is_secret = place.endswith((".customData", ".adminPassword"))
+        is_secret = place.endswith((".customData", ".userData", ".adminPassword"))
         assert expected_back(example, at(shown, place)) is not is_secret, place
         assert (await spec(path) != plain) is (status == "works"), place
 

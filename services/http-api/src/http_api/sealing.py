@@ -14,7 +14,7 @@ _PROFILE = "properties.virtualMachineProfile"
 def sealed_secrets(
     key: str, model: Mapping[str, Any], old: Mapping[str, Any], new: Secrets
 ) -> dict[str, Any]:
-    """Return `{"customData": …, "extensions": {name: …}}` for a merged model.
+    """Return `{"customData": …, "userData": …, "extensions": {name: …}}` for a merged model.
 
     Clients read models without secrets and write them back: what a request leaves out stays, as
     long as its extension or osProfile does. An unchanged secret keeps its sealed text, so that
@@ -25,6 +25,11 @@ def sealed_secrets(
         custom_data = None
     elif new.custom_data is not None:
         custom_data = _seal(key, new.custom_data, custom_data)
+    user_data = old.get("userData")
+    if new.clears_user_data or at(model, _PROFILE) is None:
+        user_data = None
+    elif new.user_data is not None:
+        user_data = _seal(key, new.user_data, user_data)
     kept: Mapping[str, str] = old.get("extensions") or {}
     extensions = at(model, f"{_PROFILE}.extensionProfile.extensions")
     sealed: dict[str, str] = {}
@@ -34,7 +39,8 @@ def sealed_secrets(
             sealed[name] = _seal(key, new.protected_settings[name], kept.get(name))
         elif name in kept:
             sealed[name] = kept[name]
-    return {"customData": custom_data, "extensions": sealed}
+    secrets: dict[str, Any] = {"customData": custom_data, "extensions": sealed}
+    return secrets if user_data is None else {**secrets, "userData": user_data}
 
 
 def _seal(key: str, text: str, old: str | None) -> str:

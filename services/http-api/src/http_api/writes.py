@@ -27,7 +27,7 @@ from http_api.domain.scale_sets import (
     probe_reference,
     read_scale_set,
 )
-from http_api.domain.secrets import take_secrets
+from http_api.domain.secrets import redacted, take_secrets
 from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
 from http_api.errors import ApiError, need, not_found
 from http_api.sealing import sealed_secrets
@@ -272,7 +272,7 @@ async def write_load_balancer(
 
     Raises ModelError for a model that cannot be taken, or that a set using it could not go on with.
     """
-    body = without(canonical(body, LOAD_BALANCER), READ_ONLY)
+    body = redacted(without(canonical(body, LOAD_BALANCER), READ_ONLY))
 
     async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
         await store.lock_models(connection)

@@ -13,9 +13,10 @@ from http_api.domain.documents import ModelError, at
 
 _PROFILE = "properties.virtualMachineProfile"
 _CUSTOM_DATA = f"{_PROFILE}.osProfile.customData"
+_USER_DATA = f"{_PROFILE}.userData"
 _EXTENSIONS = f"{_PROFILE}.extensionProfile.extensions"
 # Whatever the level or the spelling: a misplaced secret is still one.
-_SECRET_NAMES = frozenset({"adminpassword", "customdata", "protectedsettings"})
+_SECRET_NAMES = frozenset({"adminpassword", "customdata", "userdata", "protectedsettings"})
 _MAX_CUSTOM_DATA = 64 * 1024  # bytes of base64, as in Azure
 
 
@@ -25,6 +26,8 @@ class Secrets:
 
     custom_data: str | None = field(default=None, repr=False)  # base64, as the client sent it
     clears_custom_data: bool = False
+    user_data: str | None = field(default=None, repr=False)  # base64 too
+    clears_user_data: bool = False
     protected_settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # JSON by name
 
 
@@ -33,18 +36,21 @@ def take_secrets(body: Mapping[str, Any]) -> tuple[dict[str, Any], Secrets]:
 
     Passwords are dropped: nothing here ever uses them. Raises ModelError.
     """
-    custom_data = at(body, _CUSTOM_DATA)
-    if custom_data:
-        _check_custom_data(custom_data)
+    custom_data, user_data = at(body, _CUSTOM_DATA), at(body, _USER_DATA)
+    for value, place in ((custom_data, _CUSTOM_DATA), (user_data, _USER_DATA)):
+        if value:
+            _check_base64(value, place)
     secrets = Secrets(
         custom_data=custom_data or None,
         clears_custom_data=custom_data == "",
+        user_data=user_data or None,
+        clears_user_data=user_data == "",
         protected_settings=_protected_settings(body),
     )
     return redacted(body), secrets
 
 
-def _check_custom_data(value: Any) -> None:
+def _check_base64(value: Any, place: str) -> None:
     try:
         if not isinstance(value, str) or len(value) > _MAX_CUSTOM_DATA:
             raise ValueError
@@ -54,8 +60,9 @@ def _check_custom_data(value: Any) -> None:
         raise ModelError(
             Failure(
                 code="InvalidParameter",
-                message=f"customData must be base64 of at most {_MAX_CUSTOM_DATA} characters",
-                target=_CUSTOM_DATA,
+                message=f"{place.rpartition('.')[2]} must be base64 of at most "
+                f"{_MAX_CUSTOM_DATA} characters",
+                target=place,
             )
         ) from None
 

@@ -94,6 +94,7 @@ _PROFILE: Shape = {
         "networkInterfaceConfigurations": ({"properties": {"primary": Leaf.FLAG}},),
     },
     "securityProfile": {"encryptionAtHost": Leaf.FLAG},
+    "userData": Leaf.ANY,
     "extensionProfile": {
         "extensionsTimeBudget": Leaf.ANY,
         "extensions": (

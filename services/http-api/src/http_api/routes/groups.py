@@ -13,6 +13,7 @@ from http_api.domain.merging import merge_patch, without
 from http_api.domain.present.scale_sets import Stored, group_json
 from http_api.domain.resource_filter import parse_resource_filter
 from http_api.domain.resource_ids import group_id
+from http_api.domain.secrets import redacted
 from http_api.errors import ApiError
 from http_api.routes.common import (
     GROUP,
@@ -57,7 +58,7 @@ async def put(subscription: str, group: str, body: JsonBody, server: ServerOf) -
     if reader.text("location") is None and not reader.faults:
         reader.fault("location", "a resource group needs a location")
     reader.finish()
-    stored, created = await _write(server, subscription, group, without(body, _READ_ONLY))
+    stored, created = await _write(server, subscription, group, redacted(without(body, _READ_ONLY)))
     return JSONResponse(group_json(stored), status_code=201 if created else 200)
 
 
@@ -66,7 +67,7 @@ async def patch(
     existing: Group, subscription: str, group: str, body: JsonBody, server: ServerOf
 ) -> Response:
     """Change a resource group's tags."""
-    model = merge_patch(existing.model, without(body, _READ_ONLY))
+    model = merge_patch(existing.model, redacted(without(body, _READ_ONLY)))
     stored, _ = await _write(server, subscription, group, model)
     return JSONResponse(group_json(stored))
 
