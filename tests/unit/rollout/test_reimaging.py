@@ -49,6 +49,7 @@ def swaps(told: World) -> list[str]:
         (("7",), {}, {}, "7"),
         (ALL[1:], {"i0": BOOTING}, {}, "1"),
         (ALL[2:], {"i0": BOOTING, "i1": BOOTING}, {}, ""),
+        (ALL[1:], {"i0": BOOTING}, {"max_unhealthy_instance_percent": 50}, "1"),
         (ALL, {"i5": SICK}, {}, "5 0"),  # the unhealthy first: it is down anyway
         (("0", "1"), {"i5": SICK}, {}, "0"),
         (("0", "1"), {"i5": SICK, "i6": SICK}, {}, ""),

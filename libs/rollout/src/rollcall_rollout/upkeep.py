@@ -24,10 +24,7 @@ def deadline(fleet: Fleet, instance: Instance) -> datetime | None:
     """Return when an instance is given up: its agent silent, or not healthy in time (M13)."""
     policy = fleet.upgrade.policy if fleet.upgrade else fleet.spec.policy
     match instance.phase:
-        case InstancePhase.UPGRADING:
-            drain = policy.drain.deadline if policy.drain is not None else 0
-            return instance.since + timedelta(seconds=policy.provisioning_timeout + drain)
-        case InstancePhase.POWERING:
+        case InstancePhase.UPGRADING | InstancePhase.POWERING:
             drain = policy.drain.deadline if policy.drain is not None else 0
             return instance.since + timedelta(seconds=policy.provisioning_timeout + drain)
         case InstancePhase.CREATING | InstancePhase.RESTORING:
