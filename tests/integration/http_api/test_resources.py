@@ -244,6 +244,7 @@ async def test_inbound_nat_rules_are_written_on_their_own(api: Any) -> None:
     shown = (await api.get(api.balancer))["properties"]
     assert [each["name"] for each in shown["inboundNatRules"]] == ["ssh"]
     assert [each["name"] for each in shown["probes"]] == ["app"]
+    assert shown["inboundNatPools"] == []  # az vmss create --load-balancer reads it
     assert (await api.get(f"{api.balancer}/InboundNatRules/SSH"))["id"] == made["id"]
     assert (await api.ask("DELETE", rule)).status_code == 202
     assert (await api.ask("DELETE", rule)).status_code == 204

@@ -195,10 +195,13 @@ def load_balancer_json(stored: Stored) -> dict[str, Any]:
 
 
 def kept_json(stored: Stored, type: str) -> dict[str, Any]:
-    """Return a resource that is given back as it came, with an id for each of its parts."""
+    """Return a resource that is given back as it came, with an id for each of its parts.
+
+    Parts that it has none of are empty lists, as in Azure: az reads them without asking.
+    """
     properties = dict(stored.model.get("properties") or {})
     for kind in CHILDREN.get(type.lower(), ()):
-        if isinstance(properties.get(kind), list):
+        if isinstance(properties.setdefault(kind, []), list):
             properties[kind] = [_child_json(stored, type, kind, item) for item in properties[kind]]
     return {
         "id": stored.id,
