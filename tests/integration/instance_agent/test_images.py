@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -331,6 +332,9 @@ async def test_a_touched_image_and_one_without_facts(server: Server, tmp_path: P
     assert server.requests == 2
     await cache_in(tmp_path / "cache", full_check=True).fetch(wanted)
     assert server.requests == 2
+    shutil.rmtree(place)
+    await cache_in(tmp_path / "cache").fetch(wanted)
+    assert server.requests == 3
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bytes])
@@ -390,23 +394,34 @@ from instance_agent.images import CacheOptions, ImageCache
 from instance_agent.shelf import Shelf
 from rollcall_contracts.model import Image
 
+folder, agent, limit, *images = sys.argv[1:]
+
 async def keep(file, folder):
     file.rename(folder / "file")
 
 async def main():
-    shelf = Shelf(Path(sys.argv[1]), driver="test", agent=sys.argv[2])
-    most = 10**9
-    options = CacheOptions(max_image_bytes=most, max_unpacked_bytes=most, limit=most, patience=60)
-    place = await ImageCache(shelf, keep, options).fetch(Image.model_validate_json(sys.argv[3]))
-    print((place / "file").stat().st_size)
+    options = CacheOptions(
+        max_image_bytes=10**9, max_unpacked_bytes=10**9, limit=int(limit), patience=60
+    )
+    for number, each in enumerate(images):
+        image = Image.model_validate_json(each)
+        cache = ImageCache(Shelf(Path(folder), driver="test", agent=agent), keep, options)
+        cache.use(image, "instance", str(number))
+        place = await cache.fetch(image)
+        assert (place / "file").stat().st_size == image.size
+        cache.keep_uses("instance", frozenset())
+    print("ok")
 
 asyncio.run(main())
 """
 
 
-async def run_child(folder: Path, agent: str, wanted: Image) -> asyncio.subprocess.Process:
+async def run_child(
+    folder: Path, agent: str, *wanted: Image, limit: int = 10**9
+) -> asyncio.subprocess.Process:
+    images = [each.model_dump_json() for each in wanted]
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CHILD, folder, agent, wanted.model_dump_json()),
+        *(sys.executable, "-c", CHILD, str(folder), agent, str(limit), *images),
         stdout=asyncio.subprocess.PIPE,
     )
 
@@ -415,9 +430,24 @@ async def test_agents_that_share_a_cache_download_once(server: Server, tmp_path:
     wanted = image(f"{server.url}/image")
     agents = [await run_child(tmp_path / "cache", name, wanted) for name in "abc"]
     told = await asyncio.gather(*(agent.communicate() for agent in agents))
-    assert [output.split()[-1] for output, _ in told] == [b"500000"] * 3
+    assert [output.split()[-1] for output, _ in told] == [b"ok"] * 3
     assert server.requests == 1
     assert left(tmp_path) == [f"test-{wanted.sha256}"]
+
+
+async def test_agents_that_evict_each_others_images_never_lose_one_in_use(tmp_path: Path) -> None:
+    images = []
+    for number in range(4):
+        content = bytes([number]) * 100_000
+        (tmp_path / str(number)).write_bytes(content)
+        images.append(image(f"file://{tmp_path}/{number}", content))
+    agents = []
+    for name, offset in (("a", 0), ("b", 1), ("c", 2)):
+        order = (images[offset:] + images[:offset]) * 8
+        agents.append(await run_child(tmp_path / "cache", name, *order, limit=150_000))
+    told = await asyncio.gather(*(agent.communicate() for agent in agents))
+    assert [output.split()[-1] for output, _ in told] == [b"ok"] * 3
+    assert not [name for name in left(tmp_path) if name.startswith(".")]
 
 
 async def test_the_death_of_who_downloads_lets_the_next_one_go_on(

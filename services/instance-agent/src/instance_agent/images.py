@@ -124,7 +124,7 @@ class ImageCache:
 
     async def _is_sound(self, key: str) -> bool:
         """Say whether the image is here; one that was changed is thrown away."""
-        if not self._shelf.content(key).is_dir():
+        if not self._shelf.has(key):
             self._checked.discard(key)
             return False
         if key in self._checked:
@@ -263,6 +263,8 @@ class ImageCache:
         with self._shelf.try_work_on(key) as mine:
             if not mine or key in self._shelf.used():
                 return False
+            if not self._shelf.has(name):
+                return True  # another agent has just removed it
             doomed = self._shelf.set_aside(name)
         remove(doomed)
         evictions.inc()

@@ -17,9 +17,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -67,6 +67,10 @@ class Shelf:
     def content(self, key: str) -> Path:
         """Return what the driver made of an image."""
         return self.folder / key / "content"
+
+    def has(self, key: str) -> bool:
+        """Say whether an image is here, sound or not."""
+        return (self.folder / key).is_dir()
 
     def part(self, key: str) -> Path:
         """Return the folder of an image on its way."""
@@ -149,9 +153,8 @@ class Shelf:
 
     def set_aside(self, name: str) -> Path:
         """Take an image, or a part of one, out of use at once; returns what is to be removed."""
-        doomed = Path(tempfile.mkdtemp(prefix=f".gone-{name.lstrip('.')}-", dir=self.folder))
-        (self.folder / name).rename(doomed / "it")
-        return doomed
+        doomed = self.folder / f".gone-{name.removeprefix('.')}-{secrets.token_hex(4)}"
+        return (self.folder / name).rename(doomed)
 
     def use(self, key: str, instance: str, disk: str) -> None:
         """Note that an OS disk of an instance is made from an image."""
@@ -205,7 +208,7 @@ class Shelf:
             remove(doomed)
         for part in self.folder.glob(".part-*"):
             with self.try_work_on(part.name.removeprefix(".part-")) as mine:
-                if mine and time.time() - part.stat().st_mtime > _ABANDONED:
+                if mine and part.is_dir() and time.time() - part.stat().st_mtime > _ABANDONED:
                     remove(self.set_aside(part.name))
 
 
