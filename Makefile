@@ -13,7 +13,9 @@ ARGS ?=
 VM_CACHE = $(or $(ROLLCALL_VM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollcall/vm)
 SEEDS ?= 5000
 # The tests that need a Docker engine run where one answers.
-MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose")
+MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose")$(LIBVIRT)
+# Those that need libvirt run where it is there, or can be installed.
+LIBVIRT = $(shell { PATH=$$PATH:/usr/sbin command -v libvirtd || { [ "$$(id -u)" = 0 ] && command -v apt-get; }; } >/dev/null || echo " and not libvirt")
 
 .PHONY: help install check format test test-clients test-debian test-az integration e2e demo demo-vm demo-docker up bench simulate mutants golden compose-up compose-down clean
 
@@ -41,7 +43,7 @@ test: install ## every test: unit, integration, end to end, real clients; with a
 	$(BIN)/pytest -m "$(MARKS)" tests $(ARGS)
 
 integration: install ## the tests against real Postgres, RabbitMQ, processes and files
-	$(BIN)/pytest tests/integration $(ARGS)
+	$(BIN)/pytest -m "$(MARKS)" tests/integration $(ARGS)
 
 e2e: install ## the tests of the whole stack
 	$(BIN)/pytest -m "$(MARKS)" tests/e2e $(ARGS)

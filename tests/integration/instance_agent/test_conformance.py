@@ -119,9 +119,8 @@ class Rig:
         self.host.journal.close()
 
 
-PARAMS = [
-    pytest.param(name, marks=[pytest.mark.compose] if name == "docker" else []) for name in kinds()
-]
+NEEDS = {"docker": [pytest.mark.compose], "libvirt": [pytest.mark.libvirt]}
+PARAMS = [pytest.param(name, marks=NEEDS.get(name, [])) for name in kinds()]
 
 
 @pytest.fixture(params=PARAMS)

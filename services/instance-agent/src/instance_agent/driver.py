@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.record import Disk
@@ -61,8 +61,8 @@ class Capabilities:
     # before anything is touched.
     custom_data: bool = True
     extensions: bool = True
-    # `observe` may find an instance that this driver did not make. Asked to create it, the agent
-    # takes it over as it is, and reports the version that `observe` says.
+    # There may be machines that this driver did not make, and it is an `Adopter`: asked to create
+    # an instance, the agent takes over the one that `adopt` returns as it is, with its version.
     adopts: bool = False
 
 
@@ -173,6 +173,19 @@ class Driver(Protocol):
 
     async def delete(self, ref: InstanceRef) -> None:
         """Drop the stopped instance with all its disks."""
+        ...
+
+
+@runtime_checkable
+class Adopter(Protocol):
+    """A driver with the capability `adopts`."""
+
+    async def adopt(self, ref: InstanceRef) -> Disk | None:
+        """Take a machine that is there for the instance, and return the OS disk that it has.
+
+        Which one it took is written down before this returns, so that it is the same one when asked
+        again. None: there is none, so the instance is to be made. Raises OperationFailed.
+        """
         ...
 
 

@@ -33,7 +33,7 @@ from instance_agent.domain.record import (
     remaining,
     succeed,
 )
-from instance_agent.driver import Driver, Endpoint, InstanceRef, NewDisk
+from instance_agent.driver import Adopter, Driver, Endpoint, InstanceRef, NewDisk
 from instance_agent.failures import OperationFailed
 from instance_agent.images import ImageCache
 from instance_agent.journal import Journal
@@ -165,7 +165,12 @@ class Host:
             if order.attempt <= deleted:
                 log.info("stale_order_ignored", attempt=order.attempt, known=deleted)
                 return
-        decision = self._possible(begin(known, order, await self._found(known, order)))
+        try:
+            found = await self._found(known, order)
+        except OperationFailed as error:
+            await report(_refused(order, error.failure, known))
+            return
+        decision = self._possible(begin(known, order, found))
         match decision:
             case Stale():
                 log.info("stale_order_ignored", attempt=order.attempt, known=decision.known)
@@ -182,10 +187,12 @@ class Host:
 
     async def _found(self, known: Record | None, order: Order) -> Disk | None:
         """Return the OS disk of an instance to be taken over, if that is what is asked for."""
-        adopts = self.driver.capabilities.adopts and order.operation is Operation.CREATE
-        if not adopts or known is not None:
+        driver = self.driver
+        if known is not None or order.operation is not Operation.CREATE:
             return None
-        return (await self.driver.observe(ref_of(order))).disk
+        if not (driver.capabilities.adopts and isinstance(driver, Adopter)):
+            return None
+        return await driver.adopt(ref_of(order))
 
     def _possible(self, decision: Decision) -> Decision:
         """Refuse a restore that the driver cannot do, before anything is touched."""

@@ -36,11 +36,11 @@ class GuestSilent(Exception):
 
 
 @asynccontextmanager
-async def _guest(folder: Path, patience: float) -> AsyncIterator[Streams]:
+async def _guest(folder: Path, patience: float, name: str) -> AsyncIterator[Streams]:
     """Give a connection on which the guest has answered, within `patience` seconds."""
     try:
         async with asyncio.timeout(patience):
-            reader, writer = await connect(folder, CHANNEL_SOCKET)
+            reader, writer = await connect(folder, name)
             try:
                 await _hello(reader, writer)
             except BaseException:
@@ -78,16 +78,18 @@ async def _line(reader: asyncio.StreamReader, beginning: str) -> str:
     raise ConnectionResetError("QEMU closed the channel")
 
 
-async def greet(folder: Path, patience: float) -> bool:
+async def greet(folder: Path, patience: float, name: str = CHANNEL_SOCKET) -> bool:
     """Return whether the guest answered within `patience` seconds."""
     try:
-        async with _guest(folder, patience):
+        async with _guest(folder, patience, name):
             return True
     except GuestSilent:
         return False
 
 
-async def run(folder: Path, script: Script, patience: float) -> ScriptResult:
+async def run(
+    folder: Path, script: Script, patience: float, name: str = CHANNEL_SOCKET
+) -> ScriptResult:
     """Run a script in the guest; it ends with its time, and when this is cancelled.
 
     Raises GuestSilent when there is no answer within `patience` seconds, and when the connection
@@ -95,7 +97,7 @@ async def run(folder: Path, script: Script, patience: float) -> ScriptResult:
     """
     word = secrets.token_hex(8)
     content = await asyncio.to_thread(_pack, script)
-    async with _guest(folder, patience) as (reader, writer):
+    async with _guest(folder, patience, name) as (reader, writer):
         try:
             async with asyncio.timeout(script.timeout):
                 writer.write(f"run {word} {len(content)}\n".encode() + content)

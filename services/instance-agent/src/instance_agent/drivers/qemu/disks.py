@@ -100,6 +100,11 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def base_digest(folder: Path) -> str:
+    """Return the digest that the base had when it was made."""
+    return str(json.loads((folder / _PIN).read_text())["sha256"])
+
+
 def check_base(folder: Path) -> None:
     """Raise OperationFailed where the base is not what it was when it was made.
 

@@ -1,0 +1,1 @@
+"""What the libvirt driver makes of XML: domains, their metadata, templates."""

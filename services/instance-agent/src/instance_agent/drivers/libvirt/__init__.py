@@ -1,0 +1,1 @@
+"""The libvirt driver: an instance is a domain of libvirt, made from a template or adopted."""

@@ -1,0 +1,378 @@
+"""What is done to domains and their volumes, each on an open connection, in a thread."""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rollcall_contracts.model import FailureCode
+
+from instance_agent.domain.data_disks import HEAD, DataDisk, identify
+from instance_agent.domain.libvirt.claim import Claim, Kept, Source
+from instance_agent.domain.libvirt.domains import (
+    DiskView,
+    data_disks,
+    new_disk,
+    target_name,
+)
+from instance_agent.domain.libvirt.template import fill_template
+from instance_agent.domain.qemu import mac_address
+from instance_agent.domain.record import Disk
+from instance_agent.driver import InstanceRef, NewDisk, Observation, Options
+from instance_agent.drivers.libvirt import claims
+from instance_agent.drivers.libvirt.busy import refuse_busy
+from instance_agent.drivers.libvirt.claims import Claims, definition
+from instance_agent.drivers.libvirt.connection import bindings
+from instance_agent.drivers.libvirt.settings import LibvirtSettings
+from instance_agent.drivers.libvirt.volumes import Pool
+from instance_agent.drivers.ports import Ports
+from instance_agent.drivers.qemu.disks import BASE
+from instance_agent.failures import OperationFailed
+
+OS_TARGET, SEED_TARGET = target_name(0), target_name(701)  # of domains that we make
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """What an OS disk is made from, on the agent's machine."""
+
+    new: NewDisk
+    seed: Path
+    digest: str  # of the base
+    type: str  # of a new domain: kvm or qemu
+
+
+class Machines:
+    """The domains of one agent."""
+
+    def __init__(self, options: Options, settings: LibvirtSettings, template: str) -> None:
+        """Take what the driver was told, and the checked template."""
+        self._options = options
+        self._settings = settings
+        self._template = template
+        self.claims = Claims(options.host, settings.adoptions)
+        self._port_lock = threading.Lock()
+        self._wanted: Counter[str] = Counter()  # bases that disks are being made on
+        self._wanted_lock = threading.Lock()
+
+    def pool(self, connection: Any) -> Pool:
+        """Return the pool that all volumes are made in."""
+        return Pool(connection, self._settings.libvirt_pool)
+
+    def _name(self, ref: InstanceRef) -> str:
+        return f"{self._settings.libvirt_prefix}-{ref.key}"
+
+    def prepare(
+        self, connection: Any, ref: InstanceRef, given: Ingredients, stop: threading.Event
+    ) -> None:
+        """Make the domain, data disks and the OS disk, as far as they are missing.
+
+        The OS disk is there once the domain's facts list it: before, nothing knows of its volumes.
+        """
+        pool = self.pool(connection)
+        pool.refresh()
+        found = self.claims.find(connection, ref)
+        if found is None:
+            found = self._define(connection, pool, ref, given.type)
+        domain, claim = found
+        refuse_busy(domain)
+        if not claim.adopted:
+            self._add_data_disks(connection, pool, ref, domain, given.new.data_disks)
+        if claim.kept(given.new.disk.name) is not None:
+            return
+        pool.need(self._settings.libvirt_free_bytes, "a new OS disk, as it fills,")
+        raw = self._clones(pool)
+        base = f"{self._settings.libvirt_prefix}-base-{given.digest[:32]}"
+        base += ".raw" if raw else ".qcow2"
+        with self._base_is_wanted(base):
+            pool.make_base(base, given.new.image / BASE, raw=raw, stop=stop)
+            kept = self._make_os_disk(pool, ref, claim, given, base)
+            claims.write(domain, claim.with_disk(kept))
+
+    def _clones(self, pool: Pool) -> bool:
+        wanted = self._settings.libvirt_disks
+        return wanted == "clone" or (wanted == "auto" and not pool.folder())
+
+    @contextmanager
+    def _base_is_wanted(self, base: str) -> Iterator[None]:
+        with self._wanted_lock:
+            self._wanted[base] += 1
+        try:
+            yield
+        finally:
+            with self._wanted_lock:
+                self._wanted[base] -= 1
+
+    def _make_os_disk(
+        self, pool: Pool, ref: InstanceRef, claim: Claim, given: Ingredients, base: str
+    ) -> Kept:
+        disk = given.new.disk
+        begin = f"{self._name(ref)}-{disk.name}"
+        overlay = base.endswith(".qcow2")
+        volume = f"{begin}-os.{'qcow2' if overlay else 'raw'}"
+        (pool.make_overlay if overlay else pool.make_clone)(volume, base)
+        volumes = [volume]
+        seed = None
+        if claim.seed_target:
+            volumes.append(f"{begin}-seed.iso")
+            pool.make_from(volumes[1], given.seed)
+            seed = pool.source(volumes[1], "raw")
+        return Kept(
+            disk=disk,
+            source=pool.source(volume, "qcow2" if overlay else "raw"),
+            seed=seed,
+            volumes=tuple(volumes),
+            base=base if overlay else "",
+        )
+
+    def _define(
+        self, connection: Any, pool: Pool, ref: InstanceRef, type: str
+    ) -> tuple[Any, Claim]:
+        """Make a domain from the template: without disks, and with its facts."""
+        libvirt = bindings()
+        settings = self._settings
+        name = self._name(ref)
+        with self._port_lock:  # until the domain is there, and says that it has the port
+            port = self._free_port(connection) if "${port}" in self._template else 0
+            claim = replace(
+                self.claims.new(ref),
+                os_target=OS_TARGET,
+                seed_target=SEED_TARGET,
+                address=self._options.address if port else "",
+                port=port,
+            )
+            folder = settings.libvirt_console_dir or pool.folder() or "/var/log/libvirt/qemu"
+            values: dict[str, str | int] = {
+                "name": name,
+                "type": type,
+                "memory": settings.libvirt_memory,
+                "cpus": settings.libvirt_cpus,
+                "mac": mac_address(ref.key),
+                "console": f"{folder}/{name}.log",
+                "address": self._options.address,
+                "port": port,
+                "guest_port": settings.libvirt_guest_port,
+            }
+            text = fill_template(self._template, values, claim)
+            try:
+                domain = connection.defineXMLFlags(text, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            except libvirt.libvirtError as error:
+                raise OperationFailed(
+                    FailureCode.DRIVER,
+                    f"libvirt takes no domain from the template: {error}; mend "
+                    "ROLLCALL_LIBVIRT_TEMPLATE",
+                    ref.instance_id,
+                ) from error
+        return domain, claim
+
+    def _free_port(self, connection: Any) -> int:
+        taken = {claim.port for _, claim in claims.all_claims(connection)}
+        options = self._options
+        return Ports(options.ports, options.address, options.host, taken).take()
+
+    def _add_data_disks(
+        self,
+        connection: Any,
+        pool: Pool,
+        ref: InstanceRef,
+        domain: Any,
+        luns: tuple[int, ...],
+    ) -> None:
+        xml = definition(domain)
+        there = {disk.serial for disk in xml.disks()}
+        missing = [lun for lun in luns if f"data-{lun}" not in there]
+        for lun in missing:
+            volume = f"{self._name(ref)}-data-{lun}.raw"
+            pool.make_empty(volume, self._settings.libvirt_data_disk_bytes)
+            source = pool.source(volume, "raw")
+            target, serial = target_name(lun + 1), f"data-{lun}"
+            xml.add_disk(new_disk(source, target, serial, read_only=False))
+        if missing:
+            connection.defineXML(xml.text())
+
+    def swap(self, connection: Any, ref: InstanceRef, old: str | None, new: str) -> None:
+        """Have the OS disk, and the seed with it, be others: one new definition of the domain."""
+        domain, claim = self._found(connection, ref)
+        xml = definition(domain)
+        now = in_place(xml.disk(claim.os_target), claim)
+        if now is not None and now.name == new:
+            return
+        if (now.name if now else None) != old:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"OS disk {now.name if now else None} is in place where {old} was expected; "
+                "nothing was changed",
+                ref.instance_id,
+            )
+        kept = claim.kept(new)
+        if kept is None:
+            raise OperationFailed(
+                FailureCode.DRIVER, f"OS disk {new} does not exist", ref.instance_id
+            )
+        refuse_busy(domain)
+        for target, source, serial in (
+            (claim.os_target, kept.source, "os"),
+            (claim.seed_target, kept.seed, "seed"),
+        ):
+            if not target or source is None:
+                continue
+            if xml.disk(target) is None:
+                xml.add_disk(new_disk(source, target, serial, read_only=serial == "seed"))
+            else:
+                xml.point(target, source)
+        connection.defineXML(xml.text())
+
+    def observe(self, connection: Any, ref: InstanceRef) -> Observation:
+        """Look at a domain's state, its definition and its volumes."""
+        found = self.claims.find(connection, ref)
+        if found is None:
+            return Observation(running=False, disk=None)
+        domain, claim = found
+        xml = definition(domain)
+        pool = self.pool(connection)
+        return Observation(
+            running=is_running(domain),
+            disk=in_place(xml.disk(claim.os_target), claim),
+            disks=frozenset(
+                kept.disk.name for kept in claim.disks if all(map(pool.is_there, kept.volumes))
+            ),
+            data_disks={
+                lun: seen
+                for lun, disk in data_disks(xml, claim).items()
+                if (seen := _identity(domain, disk)) is not None
+            },
+        )
+
+    def commit(self, connection: Any, ref: InstanceRef, keep: frozenset[str]) -> None:
+        """Drop the other OS disks: first from the domain's facts, then their volumes."""
+        found = self.claims.find(connection, ref)
+        if found is None:
+            return
+        domain, claim = found
+        fewer = claim.keeping(keep)
+        if fewer != claim:
+            claims.write(domain, fewer)
+        self._drop_volumes(connection, ref, fewer)
+
+    def _drop_volumes(self, connection: Any, ref: InstanceRef, claim: Claim | None) -> None:
+        """Drop an instance's volumes that its facts do not name, and bases that nobody needs.
+
+        Data disks go with the instance only.
+        """
+        pool = self.pool(connection)
+        begin = f"{self._name(ref)}-"
+        wanted = {volume for kept in claim.disks for volume in kept.volumes} if claim else set()
+        names = pool.names()
+        for name in sorted(names - wanted):
+            if name.startswith(begin) and (claim is None or not name.startswith(f"{begin}data-")):
+                pool.drop(name)
+            if claim is None and name == f"{self._name(ref)}.log":
+                pool.drop(name)
+        used = {kept.base for _, c in claims.all_claims(connection) for kept in c.disks}
+        with self._wanted_lock:
+            for name in names:
+                ours = name.startswith(f"{self._settings.libvirt_prefix}-base-")
+                if ours and name.endswith((".qcow2", ".raw")) and name not in used:
+                    raw = name.endswith(".raw")  # kept, where clones are made of it
+                    if not self._wanted[name] and not raw:
+                        pool.drop_base(name)
+
+    def delete(self, connection: Any, ref: InstanceRef) -> None:
+        """Drop a domain that we made, with all its volumes; let go of one that was adopted."""
+        libvirt = bindings()
+        found = self.claims.find(connection, ref)
+        if found is not None and found[1].adopted:
+            domain, claim = found
+            now = in_place(definition(domain).disk(claim.os_target), claim)
+            rest = claim.keeping({now.name} if now else ())
+            claims.write(domain, replace(rest, released=True))
+            self._drop_volumes(connection, ref, rest)
+            return
+        if found is not None:
+            domain = found[0]
+            with suppress(libvirt.libvirtError):
+                domain.destroy()
+            domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+        self._drop_volumes(connection, ref, None)
+
+    def _found(self, connection: Any, ref: InstanceRef) -> tuple[Any, Claim]:
+        found = self.claims.find(connection, ref)
+        if found is None:
+            raise OperationFailed(
+                FailureCode.DRIVER,
+                f"libvirt has no domain that is instance {ref.instance_id}: was it undefined, or "
+                "its metadata removed?",
+                ref.instance_id,
+            )
+        return found
+
+    def domain(self, connection: Any, ref: InstanceRef) -> tuple[Any, Claim]:
+        """Return an instance's domain with its facts. Raises OperationFailed where it is gone."""
+        return self._found(connection, ref)
+
+
+def is_running(domain: Any) -> bool:
+    """Say whether a domain's processors run, or will end their work by themselves."""
+    return domain.info()[0] in running_states()
+
+
+def running_states() -> tuple[int, ...]:
+    """Return the states in which a domain runs. A paused one does not: such as on a full disk."""
+    libvirt = bindings()
+    return (
+        libvirt.VIR_DOMAIN_RUNNING,
+        libvirt.VIR_DOMAIN_BLOCKED,
+        libvirt.VIR_DOMAIN_SHUTDOWN,
+    )
+
+
+def in_place(disk: DiskView | None, claim: Claim) -> Disk | None:
+    """Return the OS disk that a domain starts from; another one has no facts."""
+    if disk is None:
+        return None
+    kept = claim.at(disk.source)
+    if kept is not None:
+        return kept.disk
+    return Disk(name=disk.path or _words(disk.source), version="", generation=0)
+
+
+def _words(source: Source | None) -> str:
+    return source.xml if source is not None else "nothing"
+
+
+def _identity(domain: Any, disk: DiskView) -> DataDisk | None:
+    """Return what tells a data disk from others; None for one that is gone.
+
+    A file of this machine is known by its inode, any other by its path alone.
+    """
+    place = disk.path or _words(disk.source)
+    if disk.path.startswith("/"):
+        try:
+            facts = os.stat(disk.path)
+            place = f"inode {facts.st_dev}:{facts.st_ino}"
+        except PermissionError:
+            place = disk.path
+        except OSError:
+            if not _peek(domain, disk):
+                return None
+    if disk.source is None or disk.source.format != "raw":
+        return DataDisk(place=place)  # what is in a qcow2 file does not stand at its beginning
+    return DataDisk(place=place, content=identify(_peek(domain, disk)))
+
+
+def _peek(domain: Any, disk: DiskView) -> bytes:
+    """Return a disk's first bytes, read here or by libvirt; b"" where neither can."""
+    with suppress(OSError), open(disk.path, "rb") as opened:
+        return opened.read(HEAD)
+    with suppress(bindings().libvirtError):
+        return bytes(domain.blockPeek(disk.path, 0, HEAD))
+    return b""
