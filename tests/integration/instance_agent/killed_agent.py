@@ -90,8 +90,8 @@ class Killer:
         client: Any = aiodocker.Docker
         ask = client._do_query
 
-        async def query(docker: Any, *, path: Any, method: str = "GET", **how: Any) -> Any:
-            answer = await ask(docker, path=path, method=method, **how)
+        async def query(docker: Any, path: Any, method: str = "GET", **how: Any) -> Any:
+            answer = await ask(docker, path, method, **how)
             if method != "GET" and not str(path).endswith("/exec"):
                 self.reach()
             return answer
@@ -142,8 +142,9 @@ def job(operation: Operation, attempt: int, source: Image | None) -> Job:
         sealed_custom_data=seal(KEY, base64.b64encode(SCRIPT.encode()).decode()),
         extensions=(Extension(name="e", settings={"commandToExecute": EXTENSION}),),
     )
-    # The application knows of no drain, and answers 200 to this: what counts are the points.
-    drain = Drain(request_path="/health", deadline=30)
+    # The application knows of no drain, and answers 200 to this: what counts are the points. The
+    # container's server answers 501, which would be asked again until the deadline.
+    drain = None if KIND.driver == "docker" else Drain(request_path="/health", deadline=30)
     return Job(order=order, image=source, provisioning=provisioning, drain=drain)
 
 
