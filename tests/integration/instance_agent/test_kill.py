@@ -13,9 +13,11 @@ pytestmark = pytest.mark.timeout(900)  # a container takes seconds for each of i
 SCRIPT = Path(__file__).with_name("killed_agent.py")
 
 
-PARAMS = [
-    pytest.param(name, marks=[pytest.mark.compose] if name == "docker" else []) for name in kinds()
-]
+NEEDS = {
+    "docker": [pytest.mark.compose],
+    "libvirt": [pytest.mark.libvirt, pytest.mark.timeout(900)],
+}
+PARAMS = [pytest.param(name, marks=NEEDS.get(name, [])) for name in kinds()]
 
 
 @pytest.fixture(params=PARAMS)
