@@ -142,8 +142,8 @@ def job(operation: Operation, attempt: int, source: Image | None) -> Job:
         sealed_custom_data=seal(KEY, base64.b64encode(SCRIPT.encode()).decode()),
         extensions=(Extension(name="e", settings={"commandToExecute": EXTENSION}),),
     )
-    # The application knows of no drain, and answers 200 to this: what counts are the points. The
-    # container's server answers 501, which would be asked again until the deadline.
+    # Nothing listens, so the drain ends at once: what counts are the points. The container's server
+    # answers 501, which would be asked again until the deadline.
     drain = None if KIND.driver == "docker" else Drain(request_path="/health", deadline=30)
     return Job(order=order, image=source, provisioning=provisioning, drain=drain)
 

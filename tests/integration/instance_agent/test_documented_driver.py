@@ -36,7 +36,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     program.write_text(blocks["sh"])
     program.chmod(0o755)
     site = tmp_path / "site"
-    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", site, package]
+    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(package)]
     subprocess.run(command, check=True, timeout=120)
     return {
         **os.environ,

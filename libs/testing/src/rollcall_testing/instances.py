@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollcall_cli.sample_image import build_image
-
 from rollcall_testing import tiny_machine
 from rollcall_testing.tiny_container import build_tiny_container
+from rollcall_testing.tiny_process import build_tiny_process
 
 # Whose agent the tests play. Instances get ports from a place that the name gives: with a name of
 # its own, one run of the tests does not meet another on the same machine. Inherited by children.
@@ -52,7 +51,7 @@ class InstanceKind:
 
     def build(self, path: Path, version: str) -> Path:
         """Make an image whose instances write their version to the first data disk as they boot."""
-        return build_image(path, version)
+        return build_tiny_process(path, version)
 
     def lines(self, place: Place, file: str) -> list[str]:
         """Return the words in a file on the first data disk."""
