@@ -96,6 +96,12 @@ def history():
     ]
 
 
+def power(instance):
+    """Return the power state that an instance shows."""
+    statuses = instances.get_instance_view(GROUP, NAME, instance).statuses
+    return next(each.code for each in statuses if each.code.startswith("PowerState/"))
+
+
 compute = client(ComputeManagementClient)
 network = client(NetworkManagementClient)
 resources = client(ResourceManagementClient)
@@ -290,6 +296,10 @@ assert counts["ProvisioningState/succeeded"] == 3
 sets.begin_update_instances(GROUP, NAME, {"instanceIds": ["*"]}).result()
 sets.begin_reimage(GROUP, NAME, {"instanceIds": ["0"]}).result()
 instances.begin_reimage(GROUP, NAME, "1").result()
+sets.begin_power_off(GROUP, NAME, {"instanceIds": ["1"]}).result()
+assert power("1") == "PowerState/stopped"
+sets.begin_start(GROUP, NAME, {"instanceIds": ["1"]}).result()
+assert power("1") == "PowerState/running"
 protected = instances.begin_update(
     GROUP,
     NAME,
@@ -298,11 +308,15 @@ protected = instances.begin_update(
 ).result()
 assert protected.properties.protection_policy.protect_from_scale_in
 refused = raises(
-    HttpResponseError, sets.begin_delete_instances, GROUP, NAME, {"instanceIds": ["1"]}
+    HttpResponseError, sets.begin_delete_instances, GROUP, NAME, {"instanceIds": ["0"]}
 )
 assert refused.error.code == "OperationNotAllowed"
-smaller = sets.begin_update(GROUP, NAME, {"sku": {"capacity": 2}}).result()
-assert (smaller.sku.capacity, len(real_versions())) == (2, 2)
+sets.begin_delete_instances(GROUP, NAME, {"instanceIds": ["1"]}).result()
+assert sets.get(GROUP, NAME).sku.capacity == 2
+assert {each.instance_id for each in instances.list(GROUP, NAME)} == {"0", "2"}
+smaller = sets.begin_update(GROUP, NAME, {"sku": {"capacity": 1}}).result()
+assert smaller.sku.capacity == 1
+assert [each.instance_id for each in instances.list(GROUP, NAME)] == ["0"], "it is protected"
 
 # Nobody overwrites what another one changed.
 raises(

@@ -15,6 +15,7 @@ from http_api.domain.operations import (
     judge_cancel,
     judge_deletion,
     judge_instances,
+    judge_protection,
     judge_set,
     judge_start,
     operation_json,
@@ -73,6 +74,23 @@ def test_a_set_that_was_deleted_meanwhile_ends_its_write() -> None:
     assert outcome.status == "Canceled"
     assert outcome.error is not None
     assert outcome.error["code"] == "OperationPreempted"
+
+
+@pytest.mark.parametrize(
+    ("protection", "seconds", "status"),
+    [
+        ((True, False), 0, "Succeeded"),
+        ((False, False), 29, "InProgress"),  # the orchestrator does not know yet
+        ((True, True), 29, "InProgress"),
+        ((False, False), 30, "Succeeded"),  # somebody else has changed it since
+        (None, 0, "Succeeded"),  # gone, and so in nobody's way
+    ],
+)
+def test_a_protection_is_done_when_it_holds(
+    protection: tuple[bool, bool] | None, seconds: int, status: str
+) -> None:
+    asked = operation(Kind.PROTECTION, id="0", scale_in=True, set_actions=False)
+    assert judge_protection(asked, protection, START + timedelta(seconds=seconds)).status == status
 
 
 @pytest.mark.parametrize(("left", "status"), [(0, "Succeeded"), (1, "InProgress")])

@@ -24,6 +24,7 @@ from http_api.domain.operations import (
     judge_deletion,
     judge_instances,
     judge_power,
+    judge_protection,
     judge_reimage,
     judge_removal,
     judge_set,
@@ -172,6 +173,10 @@ async def _outcome(connection: Connection, operation: Operation, now: datetime) 
             known = await _instances(connection, operation.resource, operation.goal["ids"])
             facts = await _set_facts(connection, operation.resource)
             return judge_removal(operation, facts, known)
+        case Kind.PROTECTION:
+            row = await queries.instance(connection, operation.resource, operation.goal["id"])
+            protection = row and (row.protect_from_scale_in, row.protect_from_scale_set_actions)
+            return judge_protection(operation, protection, now)
         case Kind.START:
             return judge_start(await _upgrade_facts(connection, operation))
         case Kind.CANCEL:

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     REIMAGE = "reimage"  # these get new OS disks
     POWER = "power"  # the power of these is as somebody wants it
     REMOVAL = "removal"  # these are gone
+    PROTECTION = "protection"  # an instance is protected as somebody wants it
     START = "start"  # an upgrade that was asked for ends
     CANCEL = "cancel"  # the upgrade that runs ends
 
@@ -216,6 +217,19 @@ def judge_removal(operation: Operation, facts: SetFacts | None, left: Collection
         return RUNNING if left else DONE
     known = facts.revision >= int(operation.goal["revision"])
     return DONE if known and not left else RUNNING
+
+
+def judge_protection(
+    operation: Operation, protection: tuple[bool, bool] | None, now: datetime
+) -> Outcome:
+    """Say whether an instance's protection has taken effect; `protection` None: it is gone.
+
+    Until then a deletion of the instance would not be refused. It is not waited for beyond
+    `PATIENCE`, since a later change may have taken its place.
+    """
+    wanted = (operation.goal["scale_in"], operation.goal["set_actions"])
+    is_over = now - operation.started_at >= PATIENCE
+    return DONE if protection in (None, wanted) or is_over else RUNNING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from http_api.routes.common import (
     need_api_version,
     page,
 )
-from http_api.routes.status import Asking, accepted
+from http_api.routes.status import Asking, accepted, operation_headers
 from http_api.writes import Server, refuse_while_upgrading
 
 router = APIRouter(tags=["instances"], dependencies=[Depends(need_api_version)])
@@ -114,11 +114,22 @@ async def get(scale_set: ScaleSet, instance: Instance, expand: Expand = "") -> R
 
 @router.put(INSTANCES + "/{instance_id}")
 async def put(
-    scale_set: ScaleSet, instance: Instance, body: JsonBody, server: ServerOf
+    request: Request,
+    scale_set: ScaleSet,
+    instance: Instance,
+    body: JsonBody,
+    server: ServerOf,
+    asked: Asking,
 ) -> Response:
     """Protect an instance, or no longer; the rest of its model is the set's, and left alone."""
     wanted = read_protection(body)
+    headers: dict[str, str] = {}
     if wanted is not None:
+        goal = {
+            "id": instance.id,
+            "scale_in": wanted.scale_in,
+            "set_actions": wanted.set_actions,
+        }
         event = InstanceProtectionChanged(
             scale_set=scale_set.id,
             instance_id=instance.id,
@@ -126,16 +137,22 @@ async def put(
             protect_from_scale_set_actions=wanted.set_actions,
         )
 
-        async def work(connection: Connection) -> tuple[None, list[Event]]:
-            return None, [event]  # also where the view says so already: another may be on its way
+        async def work(connection: Connection) -> tuple[Operation, list[Event]]:
+            now = server.context.now()
+            begun = await progress.begin(
+                connection, Kind.PROTECTION, scale_set.id, asked, now, goal
+            )
+            return begun, [event]  # also where the view says so already: another may be on its way
 
-        await server.transact(work)
+        operation = await server.transact(work)
+        headers = operation_headers(request, server, operation, location=False)
         instance = replace(
             instance,
             protect_from_scale_in=wanted.scale_in,
             protect_from_scale_set_actions=wanted.set_actions,
         )
-    return JSONResponse(instance_json(scale_set, instance, with_view=False))
+    shown = instance_json(scale_set, instance, with_view=False)
+    return JSONResponse(shown, headers=headers)
 
 
 @router.get(INSTANCES + "/{instance_id}/instanceView")
