@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import httpx
 import pytest
 import yaml
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, FleetView, most_down
-from rollcall_testing import eventually
+from rollcall_cli.demo_fleet import DemoFleet, most_down
+from rollcall_testing import eventually, until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(600)]
 
@@ -155,20 +155,10 @@ def _show_logs(compose: Compose) -> None:
         sys.stderr.write(compose("logs", "--no-color", "--tail", "60"))
 
 
-async def _fleet(fleet: DemoFleet, reached: Callable[[FleetView], bool]) -> FleetView:
-    async def look() -> FleetView | None:
-        view = await fleet.view()
-        return view if reached(view) else None
-
-    found = await eventually(look, timeout=90, interval=0.2)
-    assert found is not None
-    return found
-
-
 async def _healthy_set(stack: Compose, line: str, *, health_timeout: str) -> DemoFleet:
     fleet = DemoFleet(stack.api_url, stack.token, name=line, image=IMAGES[line])
     await fleet.create(CAPACITY, health_timeout=health_timeout)
-    await _fleet(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
+    await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
     return fleet
 
 
@@ -202,17 +192,17 @@ async def test_a_rollout_completes_while_copies_are_killed_and_the_auditor_can_p
     prober = stack.containers("health-prober")[0]["Id"]
 
     stack.feeds["killed"].publish("2.0.0")
-    await _fleet(fleet, lambda view: sum(i.version == "2.0.0" for i in view.instances) >= 1)
+    await until(fleet.view, lambda view: sum(i.version == "2.0.0" for i in view.instances) >= 1)
     # kill -9 from inside is a crash to the engine, and the restart policy answers it. `docker kill`
     # is somebody's wish: the engine leaves such a container down, and the other copy must do.
     _run("docker", "exec", crashed, "sh", "-c", "kill -KILL -1")
-    await _fleet(fleet, lambda view: sum(i.version == "2.0.0" for i in view.instances) >= 2)
+    await until(fleet.view, lambda view: sum(i.version == "2.0.0" for i in view.instances) >= 2)
     await eventually(lambda: _came_back(crashed), timeout=30, interval=0.1)
     _run("docker", "kill", "--signal", "KILL", killed)
     _run("docker", "kill", "--signal", "KILL", prober)
     during = await fleet.view()
     assert during.has_ended("2.0.0") is None, "the rollout was over before everything was killed"
-    ended = await _fleet(fleet, lambda view: view.has_ended("2.0.0") is not None)
+    ended = await until(fleet.view, lambda view: view.has_ended("2.0.0") is not None)
     _run("docker", "start", killed, prober)
 
     assert ended.has_ended("2.0.0") == "Completed"
@@ -243,9 +233,9 @@ async def test_a_rollout_completes_while_copies_are_killed_and_the_auditor_can_p
 async def test_an_image_that_never_becomes_healthy_is_stopped_and_put_back(stack: Compose) -> None:
     fleet = await _healthy_set(stack, "faulted", health_timeout="PT10S")
     stack.feeds["faulted"].publish("3.0.0", healthy=False)
-    ended = await _fleet(fleet, lambda view: view.has_ended("3.0.0") is not None)
+    ended = await until(fleet.view, lambda view: view.has_ended("3.0.0") is not None)
     assert ended.has_ended("3.0.0") == "Faulted"
-    await _fleet(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
+    await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
     (entry,) = (await fleet.history())["value"]
     assert entry["properties"]["runningStatus"]["code"] == "Faulted"
     assert most_down(await fleet.events()) == 1

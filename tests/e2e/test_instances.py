@@ -1,37 +1,14 @@
 """What people do with single instances, on the embedded stack with real instances."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, FleetView, most_down
-from rollcall_embedded.stack import Stack, StackOptions
-from rollcall_testing import eventually
+from rollcall_cli.demo_fleet import DemoFleet, most_down
+from rollcall_testing import eventually, until
 
 CAPACITY = 5
-
-
-@asynccontextmanager
-async def running_set(folder: Path, feed: Feed) -> AsyncIterator[tuple[Stack, DemoFleet]]:
-    """Give a stack with a healthy set of five at version 1.0.0."""
-    feed.publish("1.0.0")
-    options = StackOptions(state_dir=folder / "state", config=feed.write_config(), throwaway=True)
-    async with Stack(options) as stack:
-        fleet = DemoFleet(stack.api_url, stack.token)
-        await fleet.create(CAPACITY, health_timeout="PT60S")
-        await reached(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
-        yield stack, fleet
-        await fleet.close()
-
-
-async def reached(fleet: DemoFleet, wanted: Callable[[FleetView], bool]) -> None:
-    async def look() -> bool:
-        return wanted(await fleet.view())
-
-    await eventually(look, timeout=120, interval=0.05)
 
 
 async def ask(
@@ -65,9 +42,10 @@ def boots(folder: Path) -> list[list[str]]:
 
 async def test_what_a_person_stopped_stays_stopped_and_follows_when_it_is_started(
     folder: Path,
+    running_set: Any,
 ) -> None:
     feed = Feed(folder)
-    async with running_set(folder, feed) as (stack, fleet):
+    async with running_set(feed, CAPACITY) as (stack, fleet):
         done = await ask(fleet, "POST", "deallocate", {"instanceIds": ["1"]})
         assert done["status"] == "Succeeded"
         assert (await ask(fleet, "POST", "virtualMachines/3/powerOff"))["status"] == "Succeeded"
@@ -77,7 +55,7 @@ async def test_what_a_person_stopped_stays_stopped_and_follows_when_it_is_starte
         names = ["orchestrator", *(f"instance-agent-{host}" for host in stack.hosts)]
         await asyncio.gather(*(stack.kill(name) for name in names))  # each starts again
         feed.publish("2.0.0")
-        await reached(fleet, lambda view: view.has_ended("2.0.0") == "Completed")
+        await until(fleet.view, lambda view: view.has_ended("2.0.0") == "Completed")
         assert [i.version for i in (await fleet.view()).instances] == [
             *("2.0.0", "1.0.0", "2.0.0", "1.0.0", "2.0.0")
         ]
@@ -85,16 +63,18 @@ async def test_what_a_person_stopped_stays_stopped_and_follows_when_it_is_starte
         assert most_down(await fleet.events()) == 1
         started = await ask(fleet, "POST", "start")
         assert started["status"] == "Succeeded", started
-        await reached(fleet, lambda view: view.is_healthy_at("2.0.0", CAPACITY))
+        await until(fleet.view, lambda view: view.is_healthy_at("2.0.0", CAPACITY))
         twice = ["1.0.0", "2.0.0"]
         assert boots(folder) == [["1.0.0", *twice], ["1.0.0", *twice], *([twice] * 3)]
 
 
-async def test_new_os_disks_come_a_few_at_a_time_and_keep_the_data_disks(folder: Path) -> None:
+async def test_new_os_disks_come_a_few_at_a_time_and_keep_the_data_disks(
+    folder: Path, running_set: Any
+) -> None:
     feed = Feed(folder)
-    async with running_set(folder, feed) as (_, fleet):
+    async with running_set(feed, CAPACITY) as (_, fleet):
         assert (await ask(fleet, "POST", "reimageall"))["status"] == "Succeeded"
-        await reached(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
+        await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
         assert most_down(await fleet.events()) == 1
         assert boots(folder) == [["1.0.0"] * 2] * CAPACITY
         rolled = await ask(fleet, "POST", "osRollingUpgrade", {"forceReimage": True})
@@ -103,25 +83,27 @@ async def test_new_os_disks_come_a_few_at_a_time_and_keep_the_data_disks(folder:
         assert boots(folder) == [["1.0.0"] * 3] * CAPACITY
         done = await ask(fleet, "POST", "restart", {"instanceIds": ["4"]})
         assert done["status"] == "Succeeded"
-        await reached(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
+        await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
         assert sorted(len(each) for each in boots(folder)) == [3, 3, 3, 3, 4]
 
 
-async def test_the_very_instances_that_are_deleted_go_and_no_others(folder: Path) -> None:
+async def test_the_very_instances_that_are_deleted_go_and_no_others(
+    folder: Path, running_set: Any
+) -> None:
     feed = Feed(folder, boot_seconds=0.5)
-    async with running_set(folder, feed) as (_, fleet):
+    async with running_set(feed, CAPACITY) as (_, fleet):
         feed.publish("2.0.0")
-        await reached(fleet, lambda view: any(i.phase == "upgrading" for i in view.instances))
+        await until(fleet.view, lambda view: any(i.phase == "upgrading" for i in view.instances))
         answer = await fleet.http.post(f"{fleet.id}/reimage", json={})
         assert answer.status_code == 409
         assert "rollingUpgrades/cancel" in answer.json()["error"]["message"]
         gone = await ask(fleet, "POST", "delete", {"instanceIds": ["0", "2"]})
         assert gone["status"] == "Succeeded"
         assert [i.id for i in (await fleet.view()).instances] == ["1", "3", "4"]
-        await reached(fleet, lambda view: view.is_healthy_at("2.0.0", 3))
+        await until(fleet.view, lambda view: view.is_healthy_at("2.0.0", 3))
         assert (await ask(fleet, "DELETE", "virtualMachines/3"))["status"] == "Succeeded"
         assert [i.id for i in (await fleet.view()).instances] == ["1", "4"]
         scaled = await fleet.http.patch(fleet.id, json={"sku": {"capacity": 3}})
         assert scaled.status_code == 200
-        await reached(fleet, lambda view: view.is_healthy_at("2.0.0", 3))
+        await until(fleet.view, lambda view: view.is_healthy_at("2.0.0", 3))
         assert [i.id for i in (await fleet.view()).instances] == ["1", "4", "5"]

@@ -4,40 +4,15 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, FleetView, most_down
-from rollcall_embedded.stack import Stack, StackOptions
-from rollcall_testing import eventually
+from rollcall_cli.demo_fleet import most_down
+from rollcall_testing import until
 
 CAPACITY = 10
 ROOT = Path(__file__).parents[2]
-
-
-@asynccontextmanager
-async def running_set(folder: Path, feed: Feed) -> AsyncIterator[tuple[Stack, DemoFleet]]:
-    """Give a stack with a healthy set of ten at version 1.0.0."""
-    feed.publish("1.0.0")
-    options = StackOptions(state_dir=folder / "state", config=feed.write_config(), throwaway=True)
-    async with Stack(options) as stack:
-        fleet = DemoFleet(stack.api_url, stack.token)
-        await fleet.create(CAPACITY, health_timeout="PT60S")
-        await _fleet(fleet, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
-        yield stack, fleet
-        await fleet.close()
-
-
-async def _fleet(fleet: DemoFleet, reached: Callable[[FleetView], bool]) -> FleetView:
-    async def look() -> FleetView | None:
-        view = await fleet.view()
-        return view if reached(view) else None
-
-    found = await eventually(look, timeout=60, interval=0.05)
-    assert found is not None
-    return found
 
 
 def _boots(folder: Path) -> list[list[str]]:
@@ -47,9 +22,10 @@ def _boots(folder: Path) -> list[list[str]]:
 
 async def test_the_auditor_sees_an_upgrade_from_publication_to_completion_in_order(
     folder: Path,
+    running_set: Any,
 ) -> None:
     feed = Feed(folder)
-    async with running_set(folder, feed) as (stack, fleet):
+    async with running_set(feed, CAPACITY) as (stack, fleet):
         auditor = await asyncio.create_subprocess_exec(
             sys.executable,
             str(ROOT / "examples" / "auditor" / "auditor.py"),
@@ -91,18 +67,19 @@ async def test_the_auditor_sees_an_upgrade_from_publication_to_completion_in_ord
 
 async def test_kill_9_of_orchestrator_and_agent_in_the_middle_repeats_and_loses_nothing(
     folder: Path,
+    running_set: Any,
 ) -> None:
     feed = Feed(folder, boot_seconds=0.4)
-    async with running_set(folder, feed) as (stack, fleet):
+    async with running_set(feed, CAPACITY) as (stack, fleet):
         feed.publish("2.0.0")
-        await _fleet(fleet, lambda view: any(i.phase == "upgrading" for i in view.instances))
+        await until(fleet.view, lambda view: any(i.phase == "upgrading" for i in view.instances))
         await stack.kill("instance-agent-host-1")  # in the middle of a swap; it is started again
-        await _fleet(fleet, lambda v: sum(i.version == "2.0.0" for i in v.instances) >= 2)
+        await until(fleet.view, lambda v: sum(i.version == "2.0.0" for i in v.instances) >= 2)
         await stack.kill("orchestrator")  # in the middle of a batch
-        await _fleet(fleet, lambda v: sum(i.version == "2.0.0" for i in v.instances) >= 5)
+        await until(fleet.view, lambda v: sum(i.version == "2.0.0" for i in v.instances) >= 5)
         await stack.kill("instance-agent-host-2")
         await stack.kill("health-prober")
-        ended = await _fleet(fleet, lambda view: view.has_ended("2.0.0") is not None)
+        ended = await until(fleet.view, lambda view: view.has_ended("2.0.0") is not None)
         assert ended.has_ended("2.0.0") == "Completed"
         assert ended.is_healthy_at("2.0.0", CAPACITY)
         history = await fleet.history()

@@ -4,16 +4,16 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, FleetView
+from rollcall_cli.demo_fleet import DemoFleet
 from rollcall_embedded.stack import Stack, StackOptions
-from rollcall_testing import eventually
+from rollcall_testing import eventually, until
 
 CAPACITY = 10
 HEALTH_TIMEOUT = "PT20S"  # a shorter one would fail what is only slow on a busy machine
@@ -60,21 +60,10 @@ class Place:
             out, err = await process.communicate()
         return Said(code=process.returncode or 0, out=out.decode(), err=err.decode())
 
-    async def reached(self, wanted: Callable[[FleetView], bool]) -> FleetView:
-        """Wait until the set is as wanted."""
-
-        async def look() -> FleetView | None:
-            view = await self.fleet.view()
-            return view if wanted(view) else None
-
-        found = await eventually(look, timeout=90, interval=0.05)
-        assert found is not None
-        return found
-
     async def rolled(self, version: str, *, healthy: bool = True) -> str:
         """Publish a version, wait for its upgrade to end, and return the upgrade's id."""
         self.feed.publish(version, healthy=healthy)
-        ended = await self.reached(lambda view: view.has_ended(version) is not None)
+        ended = await until(self.fleet.view, lambda view: view.has_ended(version) is not None)
         assert ended.upgrade is not None
         return str(ended.upgrade["id"])
 
@@ -96,7 +85,7 @@ async def running(folder: Path, **policy: Any) -> AsyncIterator[Place]:
         place = Place(stack=stack, fleet=fleet, feed=feed, folder=folder)
         try:
             await fleet.create(CAPACITY, health_timeout=HEALTH_TIMEOUT, policy=policy)
-            await place.reached(lambda view: view.is_healthy_at("1.0.0", CAPACITY))
+            await until(place.fleet.view, lambda view: view.is_healthy_at("1.0.0", CAPACITY))
             yield place
         finally:
             await fleet.close()
@@ -114,7 +103,7 @@ async def test_what_was_can_be_replayed_and_what_would_be_planned(folder: Path) 
         assert assumed["assumed"]["provisioning"]["samples"] == 0
         good = await place.rolled("2.0.0")
         bad = await place.rolled("3.0.0", healthy=False)
-        await place.reached(lambda view: view.is_healthy_at("2.0.0", CAPACITY))
+        await until(place.fleet.view, lambda view: view.is_healthy_at("2.0.0", CAPACITY))
 
         await _plans(place, assumed)
         await _replays_the_good_one(place, good)
@@ -226,7 +215,7 @@ async def _names_slips(place: Place) -> None:
 async def test_a_running_upgrade_is_explained_and_its_rest_planned(folder: Path) -> None:
     async with running(folder, pauseTimeBetweenBatches="PT1H") as place:
         place.feed.publish("2.0.0")
-        await place.reached(lambda v: sum(i.version == "2.0.0" for i in v.instances) == 2)
+        await until(place.fleet.view, lambda v: sum(i.version == "2.0.0" for i in v.instances) == 2)
 
         async def paused() -> dict[str, Any] | None:
             answer = await place.fleet.http.get(f"{place.fleet.id}/explain")

@@ -1,14 +1,14 @@
 """The rules that operators ask for, on the embedded stack with real instances."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, FleetView, most_down
+from rollcall_cli.demo_fleet import DemoFleet, most_down
 from rollcall_embedded.stack import Stack, StackOptions
-from rollcall_testing import eventually
+from rollcall_testing import eventually, until
 
 
 @asynccontextmanager
@@ -21,7 +21,7 @@ async def stack_with(folder: Path, feed: Feed, **names: int) -> AsyncIterator[li
         for fleet, size in zip(fleets, names.values(), strict=True):
             await fleet.create(size, health_timeout="PT3S")
         for fleet, size in zip(fleets, names.values(), strict=True):
-            await reached(fleet, lambda view, size=size: view.is_healthy_at("1.0.0", size))  # type: ignore[misc]  # mypy infers no lambda with a default
+            await until(fleet.view, lambda view, size=size: view.is_healthy_at("1.0.0", size))  # type: ignore[misc]  # mypy infers no lambda with a default
         yield fleets
         for fleet in fleets:
             await fleet.close()
@@ -30,13 +30,6 @@ async def stack_with(folder: Path, feed: Feed, **names: int) -> AsyncIterator[li
 def boots(folder: Path) -> list[list[str]]:
     """Return each instance's boots, as its application wrote them to its data disk."""
     return [path.read_text().split() for path in folder.glob("state/agents/**/boots")]
-
-
-async def reached(fleet: DemoFleet, wanted: Callable[[FleetView], bool]) -> None:
-    async def look() -> bool:
-        return wanted(await fleet.view())
-
-    await eventually(look, timeout=60, interval=0.05)
 
 
 async def waits_for(fleet: DemoFleet, code: str) -> dict[str, Any]:
@@ -70,13 +63,13 @@ async def test_a_version_that_faulted_in_one_set_is_held_in_another_until_it_is_
     async with stack_with(folder, feed, first=2, second=2) as (first, second):
         await switch(second, automatic=False)
         feed.publish("2.0.0", healthy=False)
-        await reached(first, lambda view: view.has_ended("2.0.0") == "Faulted")
+        await until(first.view, lambda view: view.has_ended("2.0.0") == "Faulted")
         await switch(second, automatic=True)
         held = await waits_for(second, "VersionHeld")
         assert first.id in held["sentence"]
         assert (await second.view()).upgrade is None
         await post(second, "/rollcall/holds/Contoso/Web/stable/2.0.0/release", {"reason": "again"})
-        await reached(second, lambda view: view.has_ended("2.0.0") == "Faulted")
+        await until(second.view, lambda view: view.has_ended("2.0.0") == "Faulted")
 
 
 async def test_a_rollback_brings_back_what_was_there_and_keeps_the_bad_version_off(
@@ -85,10 +78,10 @@ async def test_a_rollback_brings_back_what_was_there_and_keeps_the_bad_version_o
     feed = Feed(folder)
     async with stack_with(folder, feed, web=6) as (fleet,):
         feed.publish("2.0.0")
-        await reached(fleet, lambda view: view.has_ended("2.0.0") == "Completed")
+        await until(fleet.view, lambda view: view.has_ended("2.0.0") == "Completed")
         await post(fleet, f"{fleet.id}/rollingUpgrades/rollback", {"reason": "the shop is slow"})
-        await reached(fleet, lambda view: view.has_ended("1.0.0") == "Completed")
-        await reached(fleet, lambda view: view.is_healthy_at("1.0.0", 6))
+        await until(fleet.view, lambda view: view.has_ended("1.0.0") == "Completed")
+        await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", 6))
         held = await waits_for(fleet, "VersionHeld")
         assert "rolled back" in held["sentence"]
         assert most_down(await fleet.events()) == 1  # a rollback keeps the cap
@@ -99,12 +92,12 @@ async def test_a_paused_upgrade_stands_still_until_it_is_resumed(folder: Path) -
     feed = Feed(folder, boot_seconds=0.3)
     async with stack_with(folder, feed, web=5) as (fleet,):
         feed.publish("2.0.0")
-        await reached(fleet, lambda view: any(i.version == "2.0.0" for i in view.instances))
+        await until(fleet.view, lambda view: any(i.version == "2.0.0" for i in view.instances))
         await post(fleet, f"{fleet.id}/rollingUpgrades/pause")
         await waits_for(fleet, "Paused")
         batches = [e for e in await fleet.events() if e["type"] == "batch.started.v1"]
         await post(fleet, f"{fleet.id}/rollingUpgrades/resume")
-        await reached(fleet, lambda view: view.is_healthy_at("2.0.0", 5))
+        await until(fleet.view, lambda view: view.is_healthy_at("2.0.0", 5))
         assert 0 < len(batches) < 5
 
 
@@ -114,17 +107,17 @@ async def test_an_override_brings_the_fix_to_a_sick_set(folder: Path) -> None:
         await switch(fleet, automatic=False)
         feed.publish("2.0.0", healthy=False)
         body = {"instanceIds": ["*"]}
-        await reached(fleet, lambda view: view.is_healthy_at("1.0.0", 4))
+        await until(fleet.view, lambda view: view.is_healthy_at("1.0.0", 4))
         await _published(fleet, "2.0.0")
         await post(fleet, f"{fleet.id}/manualupgrade", body)  # past every gate, as in Azure
-        await reached(fleet, lambda view: all(i.health == "Unhealthy" for i in view.instances))
+        await until(fleet.view, lambda view: all(i.health == "Unhealthy" for i in view.instances))
         feed.publish("3.0.0")
         await _published(fleet, "3.0.0")
         await switch(fleet, automatic=True)
         await waits_for(fleet, "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade")
         why = {"override": True, "reason": "3.0.0 is the fix"}
         await post(fleet, f"{fleet.id}/osRollingUpgrade", why)
-        await reached(fleet, lambda view: view.is_healthy_at("3.0.0", 4))
+        await until(fleet.view, lambda view: view.is_healthy_at("3.0.0", 4))
         started = [e for e in await fleet.events() if e["type"] == "upgrade.started.v1"]
         assert "3.0.0 is the fix" in started[-1]["data"]["reason"]
 

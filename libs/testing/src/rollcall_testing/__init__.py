@@ -1,5 +1,5 @@
 """Fixtures and builders for the tests."""
 
-from rollcall_testing.wait import eventually
+from rollcall_testing.wait import eventually, until
 
-__all__ = ["eventually"]
+__all__ = ["eventually", "until"]

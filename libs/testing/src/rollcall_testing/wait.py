@@ -48,3 +48,22 @@ async def eventually(
             message = f"not within {timeout} s; the last answer was {answer!r}"
             raise AssertionError(str(failure) if failure else message) from failure
         await asyncio.sleep(interval)
+
+
+async def until(
+    look: Callable[[], Awaitable[T]],
+    wanted: Callable[[T], bool],
+    *,
+    timeout: float = 120,  # noqa: ASYNC109 (as above)
+    interval: float = 0.05,
+) -> T:
+    """Look again until what is seen is as wanted, and return it. Raises as `eventually` does."""
+
+    async def seen() -> tuple[T] | None:
+        found = await look()
+        assert wanted(found), f"not within {timeout} s; what was seen last was {found!r}"
+        return (found,)  # true, whatever it is
+
+    found = await eventually(seen, timeout, interval=interval)
+    assert found is not None
+    return found[0]
