@@ -15,6 +15,7 @@ from rollcall_kit.secrets import seal
 from rollcall_kit.service import Context, Service
 
 from http_api import tokens
+from http_api.certificate import Certificate, CertificateError
 from http_api.deploying import Deployer
 from http_api.domain.documents import ModelError
 from http_api.external import read_mapping
@@ -51,7 +52,7 @@ def build(settings: Settings) -> Service:
             "set ROLLCALL_SECRETS_KEY to a Fernet key (32 bytes in URL-safe base64), the same one "
             "as the agents': custom data and protected settings are sealed with it"
         ) from error
-    check_tls(settings)
+    certificate = certificate_of(settings)
     check_openid(settings)
     config = load_config(settings.config)
 
@@ -63,7 +64,7 @@ def build(settings: Settings) -> Service:
         app = create_app(server)
         deploying = asyncio.create_task(Deployer(server, app.state.inside).run())
         try:
-            await serve_app(app, listening_socket(settings), context, settings)
+            await serve_app(app, listening_socket(settings), context, settings, certificate)
         finally:
             deploying.cancel()
 
@@ -112,17 +113,20 @@ async def rotate_keys(context: Context, settings: Settings) -> None:
                 await context.stopping.wait()
 
 
-def check_tls(settings: Settings) -> None:
-    """Raise SettingsError where the certificate cannot be used, which is better told at once."""
+def certificate_of(settings: Settings) -> Certificate | None:
+    """Return the server's certificate; None where it speaks plain HTTP.
+
+    Raises SettingsError where it cannot be used, which is better told at once.
+    """
     if not settings.api_tls_certificate:
-        return
+        if settings.api_tls_key:
+            raise SettingsError("ROLLCALL_API_TLS_KEY is set, but not ROLLCALL_API_TLS_CERTIFICATE")
+        return None
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(settings.api_tls_certificate, settings.api_tls_key or None)
-    except (OSError, ssl.SSLError) as error:
+        return Certificate(settings.api_tls_certificate, settings.api_tls_key)
+    except CertificateError as error:
         raise SettingsError(
-            "ROLLCALL_API_TLS_CERTIFICATE and ROLLCALL_API_TLS_KEY must name a certificate and its "
-            f"private key in PEM files: {error}"
+            f"ROLLCALL_API_TLS_CERTIFICATE, ROLLCALL_API_TLS_KEY: {error}"
         ) from error
 
 
@@ -141,27 +145,36 @@ def listening_socket(settings: Settings) -> socket.socket:
 
 
 async def serve_app(
-    app: object, listener: socket.socket, context: Context, settings: Settings
+    app: object,
+    listener: socket.socket,
+    context: Context,
+    settings: Settings,
+    certificate: Certificate | None = None,
 ) -> None:
     """Serve until cancelled; then let requests in flight end, streams at once."""
-    server = _Uvicorn(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]  # uvicorn's own ASGI types and Starlette's differ
-            log_config=None,
-            access_log=False,  # the gate writes a better one
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-            ssl_certfile=settings.api_tls_certificate or None,
-            ssl_keyfile=settings.api_tls_key or None,
-        )
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn's own ASGI types and Starlette's differ
+        log_config=None,
+        access_log=False,  # the gate writes a better one
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
     )
+    config.load()
+    keeping: asyncio.Task[None] | None = None
+    if certificate is not None:
+        config.ssl = certificate.context
+        keeping = asyncio.create_task(certificate.keep(settings.api_tls_look))
+    server = _Uvicorn(config)
     address, port = listener.getsockname()[:2]
-    log.info("api_listening", address=address, port=port)
+    log.info("api_listening", address=address, port=port, tls=certificate is not None)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)
     finally:
+        if keeping is not None:
+            keeping.cancel()
         context.stopping.set()  # streams end by themselves when they see it
         server.should_exit = True
         await serving

@@ -12,6 +12,7 @@ class Settings(settings.Settings):
     api_token: SecretStr = SecretStr("")  # what clients send as `Authorization: Bearer …`
     api_tls_certificate: str = ""  # path of a PEM file with the chain; with it only https is served
     api_tls_key: str = ""  # path of its private key; none: it is in the same file
+    api_tls_look: float = Field(default=10, gt=0)  # seconds between looks whether they changed
     api_key_days: float = Field(default=30, gt=0, le=3650)  # for which a key signs tokens
     openid_issuer: str = ""  # of an external OpenID provider: https://…, as its tokens say it
     openid_audience: str = ""  # what its tokens for this installation are made out to
