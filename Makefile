@@ -17,7 +17,7 @@ MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose"
 # Those that need libvirt run where it is there, or can be installed.
 LIBVIRT = $(shell { PATH=$$PATH:/usr/sbin command -v libvirtd || { [ "$$(id -u)" = 0 ] && command -v apt-get; }; } >/dev/null || echo " and not libvirt")
 
-.PHONY: help install check format test test-clients test-debian test-az integration e2e demo demo-vm demo-docker up bench simulate mutants golden compose-up compose-down clean
+.PHONY: help install check format test test-clients test-debian test-az integration e2e demo demo-vm demo-libvirt demo-docker up bench simulate mutants golden compose-up compose-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -63,6 +63,11 @@ demo: install ## two upgrades of ten instances on this machine, one good and one
 demo-vm: install ## three upgrades of five virtual machines of QEMU: one good, two bad
 	@tests/vm/build-test-os $(VM_CACHE)
 	@$(BIN)/rollcall demo-vm --images $(VM_CACHE) $(ARGS)
+
+demo-libvirt: install ## three upgrades of five domains of libvirt, three of which are adopted
+	@tests/vm/install-libvirt
+	@tests/vm/build-test-os $(VM_CACHE)
+	@$(BIN)/rollcall demo-libvirt --images $(VM_CACHE) $(ARGS)
 
 demo-docker: install ## two upgrades of ten containers of a Docker engine: one good, one bad
 	@tests/docker/build-images $(VM_CACHE)/containers

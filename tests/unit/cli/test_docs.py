@@ -8,7 +8,7 @@ from rollcall_cli.main import Commands
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
 # Those that other pages are about.
-ELSEWHERE = {"simulate", "up", "demo", "demo-vm", "feed", "demo-docker"}
+ELSEWHERE = {"simulate", "up", "demo", "demo-vm", "demo-libvirt", "demo-docker", "feed"}
 
 
 def test_every_exit_code_is_explained() -> None:

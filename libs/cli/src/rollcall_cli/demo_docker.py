@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rollcall_cli.demo_play import Play, Setting, perform
+from rollcall_cli.demo_play import Ground, Play, Setting, perform
 
 CAPACITY = 10
 BATCH = 2  # 20 % of ten
@@ -54,7 +54,8 @@ def demo_docker(
         "ROLLCALL_STOP_GRACE": "5",
         "ROLLCALL_DOCKER_NAMESPACE": namespace,
     }
-    perform(setting, environment, DockerPlay, lambda _: remove_all_of(namespace))
+    ground = Ground(environment=environment, clean=lambda _: remove_all_of(namespace))
+    perform(setting, ground, DockerPlay)
 
 
 class DockerPlay(Play):

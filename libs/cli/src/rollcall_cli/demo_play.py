@@ -7,9 +7,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import typer
@@ -144,30 +143,43 @@ async def _offer(feed: ImageFeed, setting: Setting, version: str) -> None:
     await asyncio.to_thread(feed.offer, version, setting.images / setting.files[version])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a demo's hosts are told, and what has to be there before them."""
+
+    environment: Mapping[str, str]  # of everything
+    hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of one host's agent
+    # Done before the stack starts; blocks, and may raise EmbeddedError.
+    prepare: Callable[[DemoView], None] = lambda _: None
+    # Ends what was prepared, and what the stack left in the demo's folder.
+    clean: Callable[[Path], object] = lambda _: None
+
+
+Actors = Callable[[Setting, DemoView, DemoFleet, ImageFeed, Outcome], Play]
+
+
 async def _run(
-    console: Console,
-    folder: Path,
-    setting: Setting,
-    environment: Mapping[str, str],
-    play: type[Play],
+    console: Console, folder: Path, setting: Setting, ground: Ground, actors: Actors
 ) -> Outcome:
     view = DemoView(console)
     feed = ImageFeed(folder)
     view.say("[bold]1.[/] A signed feed of images with version 1.0.0, and the stack")
+    ground.prepare(view)
     await _offer(feed, setting, "1.0.0")
     options = StackOptions(
         state_dir=folder / "state",
         config=feed.write_config(),
         agents=AGENTS,
         throwaway=True,
-        extra_env=dict(environment),
+        extra_env=ground.environment,
+        host_env=ground.hosts,
         report=lambda line: view.say(f"  [dim]{line}[/]"),
     )
     outcome = Outcome()
     async with Stack(options) as stack:
         fleet = DemoFleet(stack.api_url, stack.token)
         try:
-            await play(setting, view, fleet, feed, outcome).play()
+            await actors(setting, view, fleet, feed, outcome).play()
         finally:
             view.stop()
             await fleet.close()
@@ -175,27 +187,22 @@ async def _run(
     return outcome
 
 
-def perform(
-    setting: Setting,
-    environment: Mapping[str, str],
-    play: type[Play],
-    clean: Callable[[Path], Any],
-) -> None:
+def perform(setting: Setting, ground: Ground, actors: Actors) -> None:
     """Play a demo in a folder of its own, show what held, and print the history, in Azure's JSON.
 
-    `clean` ends what the stack left in that folder. Raises typer.Exit unless every check held.
+    Raises typer.Exit unless every check held.
     """
     began = time.monotonic()
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     folder = Path(tempfile.mkdtemp(prefix=f"rollcall-{setting.name}-"))
     folder.chmod(0o755)  # the database server may run as another user, below this folder
     try:
-        outcome = asyncio.run(until_interrupted(_run(console, folder, setting, environment, play)))
+        outcome = asyncio.run(until_interrupted(_run(console, folder, setting, ground, actors)))
     except (DemoError, EmbeddedError) as error:
         print(f"rollcall: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     finally:
-        clean(folder)
+        ground.clean(folder)
         shutil.rmtree(folder, ignore_errors=True)
     if outcome is None:
         print("rollcall: interrupted; nothing is left running", file=sys.stderr)

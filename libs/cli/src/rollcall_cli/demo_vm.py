@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rollcall_cli.demo_play import Play, Setting, perform
+from rollcall_cli.demo_play import Ground, Play, Setting, perform
 
 CAPACITY = 5
 CUSTOM_DATA = '#!/bin/sh\necho "custom data on $(cat /etc/image-version)"\n'
@@ -40,8 +40,14 @@ def demo_vm(
 
     The upgrade history, in Azure's JSON, is printed last. Exits with 0 only if every check held.
     """
-    setting = Setting(
-        name="demo-vm",
+    ground = Ground(environment=DRIVER, clean=_end_leftovers)
+    perform(vm_setting("demo-vm", images), ground, VmPlay)
+
+
+def vm_setting(name: str, images: Path) -> Setting:
+    """Return what is played with: the test operating system in its four versions."""
+    return Setting(
+        name=name,
         what="virtual machines",
         images=images,
         files={
@@ -60,7 +66,6 @@ def demo_vm(
         patience=240,  # without KVM
         custom_data=CUSTOM_DATA,
     )
-    perform(setting, DRIVER, VmPlay, _end_leftovers)
 
 
 class VmPlay(Play):

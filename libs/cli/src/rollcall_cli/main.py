@@ -123,6 +123,13 @@ class Commands(LazyGroup):
             MACHINE,
         ),
         Entry(
+            "demo-libvirt",
+            "rollcall_cli.demo_libvirt:demo_libvirt",
+            "Roll four disk images through five domains of libvirt, three of them adopted, and "
+            "check every promise.",
+            MACHINE,
+        ),
+        Entry(
             "demo-docker",
             "rollcall_cli.demo_docker:demo_docker",
             "Roll three container images through ten containers, and check every promise.",

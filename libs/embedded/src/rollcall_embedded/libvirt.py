@@ -19,6 +19,7 @@ from rollcall_embedded.process import EmbeddedError, alive_in, spawn, tail
 
 POOL = "rollcall"
 _PATIENCE = 60.0  # seconds for the daemon to answer; it asks QEMU what it can do first
+_END = 5.0  # seconds for what was killed to be gone
 _QEMU_CONFIGURATION = 'stdio_handler = "file"\nsecurity_driver = "none"\n'
 
 
@@ -43,11 +44,12 @@ class LibvirtDaemon:
 
     def start(self) -> None:
         """Start the daemon, and make its pool. Raises EmbeddedError."""
-        if shutil.which("libvirtd", path=_path()) is None:
-            raise EmbeddedError(
-                "libvirt is not installed; on Debian or Ubuntu: apt-get install "
-                "libvirt-daemon-system libvirt-clients"
-            )
+        for program in ("libvirtd", "virsh", "qemu-system-x86_64"):
+            if shutil.which(program, path=_path()) is None:
+                raise EmbeddedError(
+                    f"libvirt is not installed: there is no {program}; on Debian or Ubuntu: "
+                    "apt-get install libvirt-daemon-system libvirt-clients qemu-system-x86"
+                )
         self.folder.chmod(0o755)
         for name in ("home", "run", "c/libvirt", "cache", "data", "pool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -101,13 +103,19 @@ class LibvirtDaemon:
         return ["setpriv", *who, "--pdeathsig", "TERM", "--"]
 
     def _answers(self) -> bool:
-        asked = subprocess.run(["virsh", "-c", self.uri, "capabilities"], capture_output=True)
+        asked = subprocess.run(
+            ["virsh", "-c", self.uri, "capabilities"], capture_output=True, start_new_session=True
+        )
         return asked.returncode == 0
 
     def virsh(self, *arguments: str) -> str:
         """Return what virsh says. Raises EmbeddedError."""
         done = subprocess.run(
-            ["virsh", "-q", "-c", self.uri, *arguments], capture_output=True, text=True, timeout=60
+            ["virsh", "-q", "-c", self.uri, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            start_new_session=True,  # a terminal's Ctrl-C is ours to heed
         )
         if done.returncode != 0:
             raise EmbeddedError(f"virsh {' '.join(arguments)} failed: {done.stderr.strip()}")
@@ -123,11 +131,16 @@ class LibvirtDaemon:
     def stop(self) -> None:
         """End the daemon and all its domains, and remove its folder."""
         self.kill()
+        ended = []
         for file in self.folder.rglob("*.pid"):
             with contextlib.suppress(OSError, ValueError):
                 pid = int(file.read_text())
                 if alive_in(pid, self.folder):
                     os.kill(pid, signal.SIGKILL)
+                    ended.append(pid)
+        deadline = time.monotonic() + _END
+        while any(alive_in(pid, self.folder) for pid in ended) and time.monotonic() < deadline:
+            time.sleep(0.02)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -64,6 +64,7 @@ class StackOptions:
     tls: bool = False  # the API speaks https, with a certificate of this machine's own
     throwaway: bool = False  # the state is not meant to survive a crash of the machine
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    host_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of a host's agent
     report: Callable[[str], None] = _silent  # told of progress, a line at a time
 
 
@@ -263,9 +264,8 @@ class Stack:
         }
 
     def _agent_env(self, host: str) -> dict[str, str]:
-        return agent_environment(
-            self._environment(), self.folder / "agents" / host, host=host, hosts=self.hosts
-        )
+        shared = {**self._environment(), **self.options.host_env.get(host, {})}
+        return agent_environment(shared, self.folder / "agents" / host, host=host, hosts=self.hosts)
 
     async def _await_service(self, name: str) -> None:
         """Wait until a service works. Raises EmbeddedError when it dies again or takes too long."""

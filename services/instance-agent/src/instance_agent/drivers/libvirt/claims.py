@@ -139,7 +139,7 @@ class Claims:
         """Return what says that a domain may become this instance."""
         said = read(domain)
         if said is not None:
-            free = not (said.instance_id or said.released)
+            free = not (said.instance_id or said.released) and said.host in ("", self._host)
             return said if free and means(said.scale_set, ref.scale_set) else None
         for rule in self._rules:
             if rule.fits(domain.name(), ref.scale_set):
