@@ -7,7 +7,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from rollcall_contracts.events import Event, InstanceCreated, InstanceUpgraded
 from rollcall_contracts.model import Extension, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
+from rollcall_testing.vm_images import cache
 
 pytestmark = [pytest.mark.debian, pytest.mark.timeout(1800)]
 
@@ -51,8 +51,7 @@ KEPT = Extension(
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     """Both versions: one as a qcow2 file, one compressed, as feeds have them."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("ROLLCALL_VM_CACHE") or Path(home) / "rollcall" / "vm")
+    folder = cache()
     subprocess.run([Path(__file__).with_name("build-debian"), folder], check=True)
     packed = tmp_path_factory.mktemp("feed") / "debian-v2.qcow2.zst"
     subprocess.run(["zstd", "-q1", folder / "debian-v2.qcow2", "-o", packed], check=True)

@@ -14,9 +14,14 @@ from rollcall_embedded.libvirt import POOL, LibvirtDaemon
 
 from rollcall_testing import tiny_machine
 from rollcall_testing.instances import MachineKind, Place
+from rollcall_testing.vm_images import TOOLS
 
 _FOLDER = "TEST_LIBVIRT_POOL_FOLDER"  # tells a child where the daemon's pool is
-_INSTALL = Path(__file__).parents[4] / "tests" / "vm" / "install-libvirt"
+
+
+def install_libvirt() -> None:
+    """Install what libvirt's tests need, where that is possible."""
+    subprocess.run([TOOLS / "install-libvirt"], check=True)
 
 
 class DomainKind(MachineKind):
@@ -28,7 +33,7 @@ class DomainKind(MachineKind):
         self._daemon: LibvirtDaemon | None = None
 
     def install(self) -> None:
-        subprocess.run([_INSTALL], check=True)
+        install_libvirt()
         self.daemon()
 
     def daemon(self) -> LibvirtDaemon:
