@@ -121,6 +121,11 @@ class Options:
     max_unpacked_bytes: int
     room: Room = field(default_factory=Room)  # what `prepare` promises, until the operation ends
 
+    @property
+    def agent(self) -> str:
+        """Which agent this is, of all on the machine: two may have hosts of the same name."""
+        return f"{self.host}:{self.folder.resolve()}"
+
 
 class Driver(Protocol):
     """A kind of instance. Raises OperationFailed (and OSError) for what does not work."""

@@ -64,7 +64,7 @@ class ProcessDriver:
         self._ports = Ports(
             options.ports,
             options.address,
-            options.host,
+            options.agent,
             {
                 port
                 for folder in self._top.iterdir()
@@ -164,6 +164,7 @@ class ProcessDriver:
         if self._runs(folders):
             return endpoint
         await self.stop(ref, 0)  # it died by itself, and may have left something
+        await self._ports.until_free(endpoint.port, ref.instance_id)
         root = folders.disks / disk.name
         process = self._spawn(
             [str(root / "init")], root, self._environment(ref, disk), folders.next_boot_log()

@@ -69,12 +69,11 @@ class DockerDriver:
         self._options = options
         self._settings = DockerSettings()
         options.folder.mkdir(parents=True, exist_ok=True)
-        folder = options.folder.resolve()
-        self._agent = self._settings.docker_namespace or f"{options.host}:{folder}"
+        self._agent = self._settings.docker_namespace or options.agent
         space = hashlib.sha256(self._agent.encode()).hexdigest()[:8]
         self._repository = f"rollcall-{space}"
         self._engine = Engine()
-        self._ports = Ports(options.ports, options.address, options.host, set())
+        self._ports = Ports(options.ports, options.address, options.agent, set())
         self._making = asyncio.Lock()  # a port is looked for and taken by one at a time
 
     def _base(self, ref: InstanceRef) -> str:

@@ -172,7 +172,7 @@ class Machines:
     def _free_port(self, connection: Any) -> int:
         taken = {claim.port for _, claim in claims.all_claims(connection)}
         options = self._options
-        return Ports(options.ports, options.address, options.host, taken).take()
+        return Ports(options.ports, options.address, options.agent, taken).take()
 
     def _add_data_disks(
         self,

@@ -84,7 +84,7 @@ class QemuDriver:
         self._ports = Ports(
             options.ports,
             options.address,
-            options.host,
+            options.agent,
             {port for folder in self._instances() if (port := folder.port()) is not None},
         )
         try:
