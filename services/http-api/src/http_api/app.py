@@ -16,6 +16,7 @@ from rollcall_kit.service import Context, Service
 
 from http_api import tokens
 from http_api.certificate import Certificate, CertificateError
+from http_api.connections import MAX_HEAD, Limits, give_up_on_silent_readers, limited
 from http_api.deploying import Deployer
 from http_api.domain.documents import ModelError
 from http_api.external import read_mapping
@@ -152,11 +153,15 @@ async def serve_app(
     certificate: Certificate | None = None,
 ) -> None:
     """Serve until cancelled; then let requests in flight end, streams at once."""
+    limits = Limits(seconds=settings.api_receive, connections=settings.api_max_connections)
+    give_up_on_silent_readers(listener, settings.api_receive)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # uvicorn's own ASGI types and Starlette's differ
         log_config=None,
         access_log=False,  # the gate writes a better one
         lifespan="off",
+        http=limited(limits),
+        h11_max_incomplete_event_size=MAX_HEAD,
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=GRACE,

@@ -3,17 +3,22 @@
 import hmac
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 from rollcall_contracts.model import Failure
 from rollcall_kit.database import DATABASE_AWAY
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from http_api import accounts, resources, tokens
 from http_api.domain.access import OWNER, Principal, is_open, needed
 from http_api.domain.paths import normal_path
+from http_api.domain.requests import unacceptable
 from http_api.errors import error_response, refuse
 from http_api.external import Provider, ProviderAwayError, ProviderConfig, read_mapping
 from http_api.metrics import http_requests, http_seconds
@@ -23,6 +28,7 @@ from http_api.writes import Server
 
 log = structlog.get_logger()
 
+_GONE = 499  # in the log alone: the client went away before its request was all here
 _METHODS = frozenset({"GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -54,6 +60,7 @@ class Gate:
         settings = server.settings
         self._token = settings.api_token.get_secret_value().encode()
         self._metrics_open = settings.api_metrics_open
+        self._turns = Turns(settings.api_max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -73,14 +80,19 @@ class Gate:
             await send(message)
 
         try:
-            refusal = await self._refusal(scope)
-            if "\0" in scope["path"]:  # no name has one, and Postgres takes none
-                failure = Failure(code="InvalidResourceName", message="The path contains NUL.")
-                await error_response(400, failure)(scope, receive, send_and_note)
-            elif refusal is not None:
+            bad = unacceptable(
+                *(scope["http_version"], scope["raw_path"], scope["query_string"]),
+                scope["headers"],
+            )
+            refusal = await self._refusal(scope) if bad is None else _end(bad)
+            if refusal is not None:
                 await refusal(scope, receive, send_and_note)
             else:
-                await self._app(scope, receive, send_and_note)
+                with self._turns.take(scope) as is_free:
+                    answer = self._app if is_free else _TOO_MANY
+                    await answer(scope, receive, send_and_note)
+        except ClientDisconnect:
+            status = status or _GONE
         except Exception:
             log.exception("request_failed", method=scope["method"], path=scope["path"])
             if status:  # too late to answer: the client must see that the answer is cut off
@@ -153,6 +165,51 @@ class Gate:
         if found is None:
             raise TokenError("The account was removed, or has another secret: log in again.")
         return found
+
+
+class Turns:
+    """How many requests of one bearer are worked on at once, so that none keeps all others out.
+
+    Streams of events last, so they are counted by themselves.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken: Counter[tuple[str, bool]] = Counter()
+
+    @contextmanager
+    def take(self, scope: Scope) -> Iterator[bool]:
+        """Take a turn for as long as the context lasts; False: there is none left."""
+        principal: Principal | None = scope.get("state", {}).get("principal")
+        if principal is None:  # of an open path: nothing is known of who asks
+            yield True
+            return
+        key = (principal.id, scope["path"].endswith("/events/stream"))
+        if self._taken[key] >= self._limit:
+            yield False
+            return
+        self._taken[key] += 1
+        try:
+            yield True
+        finally:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
+
+
+_TOO_MANY = error_response(
+    429,
+    Failure(
+        code="TooManyRequests",
+        message="Too many requests of this client are worked on just now; send it again later.",
+    ),
+    headers={"Retry-After": "1"},
+)
+
+
+def _end(failure: Failure) -> Response:
+    """Return an answer after which nothing more is read from the connection."""
+    return error_response(400, failure, headers={"Connection": "close"})
 
 
 class _Unknown(Exception):

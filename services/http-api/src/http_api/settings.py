@@ -23,5 +23,8 @@ class Settings(settings.Settings):
     api_metrics_open: bool = False  # serve /metrics to scrapers that have no token
     api_page_size: int = Field(default=200, ge=1, le=1000)  # items of a list before a nextLink
     api_max_body: int = Field(default=4 * 1024 * 1024, ge=1024)  # bytes of a request
+    api_receive: float = Field(default=30, gt=0)  # seconds for a request's head; again for its body
+    api_max_connections: int = Field(default=512, ge=8)
+    api_max_requests: int = Field(default=200, ge=1)  # of one bearer at once; as many event streams
     api_keepalive: float = Field(default=15, gt=0)  # seconds between an idle stream's comments
     require_health_source: bool = False  # refuse what M34 only warns of

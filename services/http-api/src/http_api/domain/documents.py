@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -10,6 +12,7 @@ from rollcall_contracts.model import Failure
 from http_api.domain.durations import parse_duration
 
 MAX_DEPTH = 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ModelError(Exception):
@@ -24,10 +27,13 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     """Return a request's JSON object.
 
     What Postgres or another JSON parser would choke on later is refused here: NUL and lone
-    surrogates in texts, numbers that are not finite, and absurd depth. Raises ModelError.
+    surrogates in texts, numbers that are not finite, absurd depth, and a name twice in an object,
+    of which parsers take now the first and now the last. Raises ModelError.
     """
     try:
-        document = json.loads(raw, parse_constant=_refuse_constant)
+        document = json.loads(
+            raw, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
+        )
         _check(document, 0)
     except (ValueError, RecursionError) as error:
         raise ModelError(
@@ -42,6 +48,14 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        (name, _), *_ = (Counter(name for name, _ in pairs)).most_common(1)
+        raise ValueError(f"the name {name[:100]!r} is there twice in one object")
+    return document
 
 
 def _check(value: Any, depth: int) -> None:
@@ -64,7 +78,7 @@ def _check(value: Any, depth: int) -> None:
 def _check_text(text: str) -> None:
     if "\0" in text:
         raise ValueError("a text contains the character NUL")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise ValueError("a text contains half of a surrogate pair")
 
 

@@ -212,6 +212,7 @@ def _usual_errors(
     if operation.get("security") != []:
         yield HTTPStatus.UNAUTHORIZED
         yield HTTPStatus.FORBIDDEN
+        yield HTTPStatus.TOO_MANY_REQUESTS
     if "parameters" in operation or "requestBody" in operation:
         yield HTTPStatus.BAD_REQUEST
     if any(each["in"] == "path" for each in operation.get("parameters", [])):
@@ -219,7 +220,9 @@ def _usual_errors(
     if conditions_of in needs:
         yield HTTPStatus.PRECONDITION_FAILED
     if raw_body in needs:
+        yield HTTPStatus.REQUEST_TIMEOUT
         yield HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        yield HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 def _example_path(route: APIRoute) -> str:

@@ -119,13 +119,23 @@ SkipToken = Annotated[str, Query(alias="$skiptoken", max_length=500, pattern=r"^
 
 
 async def raw_body(request: Request, server: ServerOf) -> bytes:
-    """Return the request's body. Raises ApiError 413."""
+    """Return the request's body. Raises ApiError 413, and 415 for one that is packed."""
     limit = server.settings.api_max_body
+    too_large = ApiError(413, "RequestEntityTooLarge", f"The body is larger than {limit} bytes.")
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise ApiError(
+            415,
+            "UnsupportedMediaType",
+            f"The Content-Encoding '{encoding[:40]}' is not taken: send the body as it is.",
+        )
+    if int(request.headers.get("content-length", 0)) > limit:  # digits, or it had not come here
+        raise too_large
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > limit:
-            raise ApiError(413, "RequestEntityTooLarge", f"The body is larger than {limit} bytes.")
+            raise too_large
     return bytes(raw)
 
 
