@@ -101,6 +101,12 @@ class Rig:
         self.daemon.virsh("define", str(file))
         self.daemon.virsh("start", name)
 
+    def mark(self, name: str, element: str) -> None:
+        self.daemon.virsh(
+            *("metadata", name, "urn:rollcall:libvirt:1", "--key", "rollcall"),
+            *("--set", element, "--config"),
+        )
+
     def xml(self, name: str) -> str:
         return self.daemon.virsh("dumpxml", "--inactive", name)
 
@@ -221,6 +227,19 @@ async def test_two_asked_at_once_get_a_domain_each_and_then_one_is_made(rig: Rig
     assert third.version == "2.0.0"  # from the template
 
 
+async def test_many_are_made_at_once_on_one_base(rig: Rig) -> None:
+    numbers = [str(number) for number in range(8)]
+    await asyncio.gather(
+        *(rig.ask(Operation.CREATE, 1, "2.0.0", instance=each) for each in numbers)
+    )
+    assert [event for event in rig.reports if not isinstance(event, InstanceCreated)] == []
+    assert len(rig.reports) == len(numbers)
+    assert len(list(rig.daemon.pool.glob("*-base-*.qcow2"))) == 1
+    await asyncio.gather(*(rig.ask(Operation.DELETE, 2, instance=each) for each in numbers))
+    assert rig.daemon.virsh("list", "--all", "--name").split() == []
+    assert list(rig.daemon.pool.iterdir()) == []
+
+
 async def test_an_operators_mark_says_set_and_version(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,11 +250,11 @@ async def test_an_operators_mark_says_set_and_version(
     refused = await rig.ask(Operation.CREATE, 1, "2.0.0")
     assert isinstance(refused, InstanceFailed), refused
     assert "no domain is left here" in refused.error.message
-    mark = "<instance scaleSet='WEB' version='1.5.0' address='127.0.0.9' port='81'/>"
-    rig.daemon.virsh(
-        "metadata", "mine", "urn:rollcall:libvirt:1", "--key", "rollcall", "--set", mark, "--config"
-    )
-    created = await rig.ask(Operation.CREATE, 2, "2.0.0")
+    mark = "<instance scaleSet='WEB' version='1.5.0' address='127.0.0.9' port='81' host='{}'/>"
+    rig.mark("mine", mark.format("another"))
+    assert isinstance(await rig.ask(Operation.CREATE, 2, "2.0.0"), InstanceFailed)
+    rig.mark("mine", mark.format(HOST))
+    created = await rig.ask(Operation.CREATE, 3, "2.0.0")
     assert isinstance(created, InstanceCreated), created
     assert (created.version, created.address, created.port) == ("1.5.0", "127.0.0.9", 81)
 
@@ -259,6 +278,22 @@ async def test_snapshots_and_saved_memory_are_refused_before_anything_is_touched
     assert isinstance(failed, InstanceFailed), failed
     assert "virsh managedsave-remove web-1" in failed.error.message
     rig.daemon.virsh("managedsave-remove", "web-1")
+
+
+async def test_a_block_job_is_refused_and_its_end_is_the_way_on(rig: Rig) -> None:
+    rig.define("web-1", 29001)
+    await rig.booted("web-1", "1")
+    await rig.ask(Operation.CREATE, 1, "2.0.0")
+    running = rig.daemon.virsh("domid", "web-1")
+    copy = f"{rig.daemon.pool}/copy"
+    rig.daemon.virsh("blockcopy", "web-1", "vda", "--dest", copy, "--transient-job")
+    failed = await rig.ask(Operation.UPGRADE, 2, "2.0.0")
+    assert isinstance(failed, InstanceFailed), failed
+    assert "a block job is at work on disk vda" in failed.error.message
+    assert rig.daemon.virsh("domid", "web-1") == running
+    rig.daemon.virsh("blockjob", "web-1", "vda", "--abort")  # as the message says
+    upgraded = await rig.ask(Operation.UPGRADE, 3, "2.0.0")
+    assert isinstance(upgraded, InstanceUpgraded), upgraded
 
 
 async def test_a_daemon_that_dies_and_comes_back_is_not_noticed(rig: Rig) -> None:

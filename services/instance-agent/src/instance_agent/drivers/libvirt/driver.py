@@ -4,6 +4,7 @@ import asyncio
 import re
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -77,6 +78,8 @@ class LibvirtDriver:
         self._boots = asyncio.Semaphore(self._settings.libvirt_boots_at_once)
         self._booting: set[asyncio.Task[None]] = set()
         self._trial = asyncio.Lock()
+        self._bases = asyncio.Lock()  # held while one is brought into the pool, or dropped
+        self._wanted: Counter[str] = Counter()  # digests of those that disks are being made on
         self._look: asyncio.Task[dict[str, int]] | None = None
 
     async def import_image(self, file: Path, folder: Path) -> None:
@@ -112,7 +115,16 @@ class LibvirtDriver:
             await build_seed(seed, ref, new.disk, new.custom_data)
             digest = disks.base_digest(new.image)
             given = Ingredients(new=new, seed=seed, digest=digest, type=await self._type())
-            await self._stoppable(lambda c, stop: self._machines.prepare(c, ref, given, stop))
+            machines = self._machines
+            self._wanted[digest] += 1
+            try:
+                async with self._bases:
+                    await self._stoppable(
+                        lambda c, stop: machines.bring_base(c, new.image, digest, stop)
+                    )
+                await self._lib.call(lambda c: machines.prepare(c, ref, given))
+            finally:
+                self._wanted[digest] -= 1
 
     async def _stoppable(self, work: Callable[[Any, threading.Event], T]) -> T:
         """Do work that ends early when nobody waits for it any more."""
@@ -358,10 +370,17 @@ class LibvirtDriver:
     async def commit(self, ref: InstanceRef, keep: frozenset[str]) -> None:
         """Drop the other OS disks that we made, with their seeds."""
         await self._lib.call(lambda c: self._machines.commit(c, ref, keep))
+        await self._drop_bases()
 
     async def delete(self, ref: InstanceRef) -> None:
         """Drop the domain and its volumes; one that was adopted stays, switched off."""
         await self._lib.call(lambda c: self._machines.delete(c, ref))
+        await self._drop_bases()
+
+    async def _drop_bases(self) -> None:
+        async with self._bases:
+            wanted = frozenset(+self._wanted)
+            await self._lib.call(lambda c: self._machines.drop_bases(c, wanted))
 
 
 def _template(settings: LibvirtSettings) -> str:

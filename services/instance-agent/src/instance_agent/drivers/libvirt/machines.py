@@ -2,9 +2,8 @@
 
 import os
 import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.qemu.disks import BASE
 from instance_agent.failures import OperationFailed
 
+_OVERLAID, _RAW = ".qcow2", ".raw"  # bases that disks stand on, and those that are copied
 OS_TARGET, SEED_TARGET = target_name(0), target_name(701)  # of domains that we make
 
 
@@ -56,8 +56,6 @@ class Machines:
         self._template = template
         self.claims = Claims(options.host, settings.adoptions)
         self._port_lock = threading.Lock()
-        self._wanted: Counter[str] = Counter()  # bases that disks are being made on
-        self._wanted_lock = threading.Lock()
 
     def pool(self, connection: Any) -> Pool:
         """Return the pool that all volumes are made in."""
@@ -66,10 +64,8 @@ class Machines:
     def _name(self, ref: InstanceRef) -> str:
         return f"{self._settings.libvirt_prefix}-{ref.key}"
 
-    def prepare(
-        self, connection: Any, ref: InstanceRef, given: Ingredients, stop: threading.Event
-    ) -> None:
-        """Make the domain, data disks and the OS disk, as far as they are missing.
+    def prepare(self, connection: Any, ref: InstanceRef, given: Ingredients) -> None:
+        """Make the domain, data disks and the OS disk on its base, as far as they are missing.
 
         The OS disk is there once the domain's facts list it: before, nothing knows of its volumes.
         """
@@ -85,34 +81,32 @@ class Machines:
         if claim.kept(given.new.disk.name) is not None:
             return
         pool.need(self._settings.libvirt_free_bytes, "a new OS disk, as it fills,")
-        raw = self._clones(pool)
-        base = f"{self._settings.libvirt_prefix}-base-{given.digest[:32]}"
-        base += ".raw" if raw else ".qcow2"
-        with self._base_is_wanted(base):
-            pool.make_base(base, given.new.image / BASE, raw=raw, stop=stop)
-            kept = self._make_os_disk(pool, ref, claim, given, base)
-            claims.write(domain, claim.with_disk(kept))
+        kept = self._make_os_disk(pool, ref, claim, given, self._base(pool, given.digest))
+        claims.write(domain, claim.with_disk(kept))
+
+    def bring_base(self, connection: Any, image: Path, digest: str, stop: threading.Event) -> None:
+        """Have what OS disks of an image stand on in the pool; one call at a time."""
+        pool = self.pool(connection)
+        pool.refresh()
+        base = self._base(pool, digest)
+        pool.make_base(base, image / BASE, raw=base.endswith(_RAW), stop=stop)
+
+    def _base(self, pool: Pool, digest: str) -> str:
+        return self._base_stem(digest) + (_RAW if self._clones(pool) else _OVERLAID)
+
+    def _base_stem(self, digest: str) -> str:
+        return f"{self._settings.libvirt_prefix}-base-{digest[:32]}"
 
     def _clones(self, pool: Pool) -> bool:
         wanted = self._settings.libvirt_disks
         return wanted == "clone" or (wanted == "auto" and not pool.folder())
-
-    @contextmanager
-    def _base_is_wanted(self, base: str) -> Iterator[None]:
-        with self._wanted_lock:
-            self._wanted[base] += 1
-        try:
-            yield
-        finally:
-            with self._wanted_lock:
-                self._wanted[base] -= 1
 
     def _make_os_disk(
         self, pool: Pool, ref: InstanceRef, claim: Claim, given: Ingredients, base: str
     ) -> Kept:
         disk = given.new.disk
         begin = f"{self._name(ref)}-{disk.name}"
-        overlay = base.endswith(".qcow2")
+        overlay = base.endswith(_OVERLAID)
         volume = f"{begin}-os.{'qcow2' if overlay else 'raw'}"
         (pool.make_overlay if overlay else pool.make_clone)(volume, base)
         volumes = [volume]
@@ -259,27 +253,24 @@ class Machines:
         self._drop_volumes(connection, ref, fewer)
 
     def _drop_volumes(self, connection: Any, ref: InstanceRef, claim: Claim | None) -> None:
-        """Drop an instance's volumes that its facts do not name, and bases that nobody needs.
-
-        Data disks go with the instance only.
-        """
+        """Drop an instance's volumes that its facts do not name; data disks go with it only."""
         pool = self.pool(connection)
         begin = f"{self._name(ref)}-"
         wanted = {volume for kept in claim.disks for volume in kept.volumes} if claim else set()
-        names = pool.names()
-        for name in sorted(names - wanted):
+        for name in sorted(pool.names() - wanted):
             if name.startswith(begin) and (claim is None or not name.startswith(f"{begin}data-")):
                 pool.drop(name)
             if claim is None and name == f"{self._name(ref)}.log":
                 pool.drop(name)
+
+    def drop_bases(self, connection: Any, wanted: Iterable[str]) -> None:
+        """Drop the bases that no disk stands on, but for those of these digests."""
+        pool = self.pool(connection)
         used = {kept.base for _, c in claims.all_claims(connection) for kept in c.disks}
-        with self._wanted_lock:
-            for name in names:
-                ours = name.startswith(f"{self._settings.libvirt_prefix}-base-")
-                if ours and name.endswith((".qcow2", ".raw")) and name not in used:
-                    raw = name.endswith(".raw")  # kept, where clones are made of it
-                    if not self._wanted[name] and not raw:
-                        pool.drop_base(name)
+        used |= {self._base_stem(digest) + _OVERLAID for digest in wanted}
+        for name in pool.names() - used:  # raw ones are kept: no disk stands on them
+            if name.startswith(self._base_stem("")) and name.endswith(_OVERLAID):
+                pool.drop_base(name)
 
     def delete(self, connection: Any, ref: InstanceRef) -> None:
         """Drop a domain that we made, with all its volumes; let go of one that was adopted."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from instance_agent.drivers.libvirt.connection import bindings
 from instance_agent.failures import OperationFailed
 
 _CHUNK = 256 * 1024
+_BUSY, _LOOK = 5.0, 0.02  # seconds that a pool may be busy with volumes, and between two looks
 _COMPLETE = ".complete"  # a volume of this ending says that a base was written to its end
 
 
@@ -58,9 +60,8 @@ class Pool:
 
     def need(self, wanted: int, what: str) -> None:
         """Raise OperationFailed (HostDiskFull) where it has not that many bytes left."""
-        pool = self._pool()
-        pool.refresh()
-        free = pool.info()[3]
+        self.refresh()
+        free = self._pool().info()[3]
         if free < wanted:
             raise space.full(
                 f"{what} needs {wanted} bytes, and the storage pool {self.name} has {free} left: "
@@ -89,8 +90,23 @@ class Pool:
         return True
 
     def refresh(self) -> None:
-        """Have libvirt look what there is, which it does not do by itself."""
-        self._pool().refresh()
+        """Have libvirt look what there is, which it does not do by itself.
+
+        It refuses while a volume is being made, as another instance's may be; where that lasts,
+        such as for a large copy, what libvirt knows must do.
+        """
+        deadline = time.monotonic() + _BUSY
+        while True:
+            try:
+                self._pool().refresh()
+            except bindings().libvirtError as error:
+                if "asynchronous jobs" not in str(error):  # its code is that of any fault
+                    raise
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(_LOOK)
+            else:
+                return
 
     def source(self, name: str, format: str) -> Source:
         """Return a volume as a disk names it."""
@@ -110,9 +126,8 @@ class Pool:
 
     def names(self) -> set[str]:
         """Return the names of all volumes."""
-        pool = self._pool()
-        pool.refresh()
-        return {str(volume.name()) for volume in pool.listAllVolumes()}
+        self.refresh()
+        return {str(volume.name()) for volume in self._pool().listAllVolumes()}
 
     def drop(self, name: str) -> None:
         """Delete a volume, if it is there."""
@@ -165,7 +180,7 @@ class Pool:
                 self._upload(name, plain, stop)
             finally:
                 plain.unlink(missing_ok=True)
-        self._pool().refresh()  # libvirt itself reads what the file holds now
+        self.refresh()  # libvirt itself reads what the file holds now
         self._pool().createXML(_volume(name + _COMPLETE, 4096, "raw"), 0)
 
     def drop_base(self, name: str) -> None:
@@ -199,7 +214,7 @@ class Pool:
         """Return the last of a file in the pool; b"" where it is not there."""
         libvirt = bindings()
         try:
-            self._pool().refresh()
+            self.refresh()
             volume = self.connection.storageVolLookupByPath(path)
             length = volume.info()[1]
             return self._read(volume, max(0, length - size), min(size, length))
