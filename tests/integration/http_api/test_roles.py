@@ -174,6 +174,33 @@ async def test_a_refusal_is_azures_and_leaves_one_line_that_says_who_and_what(
     )
 
 
+async def test_an_operation_is_shown_to_those_who_may_look_at_its_resource(api: Any) -> None:
+    sets = "providers/Microsoft.Compute/virtualMachineScaleSets"
+    written = await api.ask("PUT", SET, api.scale_set_body(1))
+    assert written.status_code == 201
+    status = written.headers["azure-asyncoperation"]
+    result = status.replace("/operations/", "/operationResults/")
+    scopes = {
+        "/": True,
+        "/subscriptions/s": True,
+        GROUP: True,
+        SET: True,
+        f"{GROUP}/{sets}/web2": False,
+        "/subscriptions/s/resourceGroups/hidden": False,
+    }
+    for scope, is_shown in scopes.items():
+        token = await log_in(api, "reader", scope, "robot")
+        async with client(api, token) as http:
+            for url in (status, result):
+                answer = await http.get(url)
+                if is_shown:
+                    assert answer.status_code in (200, 202, 204), (scope, answer.text)
+                else:
+                    assert answer.status_code == 404, scope
+                    assert answer.json()["error"]["code"] == "OperationNotFound"
+                    assert "/web" not in answer.text
+
+
 async def test_lists_have_what_the_client_may_see_and_page_through_it(api: Any) -> None:
     sets = "providers/Microsoft.Compute/virtualMachineScaleSets"
     networks = "providers/Microsoft.Network/virtualNetworks"

@@ -57,17 +57,20 @@ async def _hash(secret: str, salt: bytes) -> str:
 _NOBODY = "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 64))
 
 
-async def check_secret(connection: Connection, client_id: str, secret: str) -> bool:
-    """Say whether an account has this secret; an id that is no UUID is nobody's."""
+async def kept_secret(connection: Connection, client_id: str) -> tuple[str, str] | None:
+    """Return an account's id and its secret's hash; an id that is no UUID is nobody's."""
     key = _uuid(client_id)
-    known = None
-    if key is not None:
-        known = await connection.fetchval(
-            "SELECT secret_hash FROM accounts WHERE client_id = $1", key
-        )
-    wanted = str(known or _NOBODY)
+    if key is None:
+        return None
+    hash = await connection.fetchval("SELECT secret_hash FROM accounts WHERE client_id = $1", key)
+    return None if hash is None else (str(key), str(hash))
+
+
+async def is_secret(secret: str, hash: str | None) -> bool:
+    """Say whether a secret has this hash; without one it takes as long, and is not."""
+    wanted = hash or _NOBODY
     given = await _hash(secret, base64.b64decode(wanted.partition("$")[0]))
-    return hmac.compare_digest(given, wanted) and known is not None
+    return hmac.compare_digest(given, wanted) and hash is not None
 
 
 async def add(

@@ -175,7 +175,11 @@ async def _outcome(connection: Connection, operation: Operation, now: datetime) 
             return judge_removal(operation, facts, known)
         case Kind.PROTECTION:
             row = await queries.instance(connection, operation.resource, operation.goal["id"])
-            protection = row and (row.protect_from_scale_in, row.protect_from_scale_set_actions)
+            protection = (
+                None
+                if row is None
+                else (row.protect_from_scale_in, row.protect_from_scale_set_actions)
+            )
             return judge_protection(operation, protection, now)
         case Kind.START:
             return judge_start(await _upgrade_facts(connection, operation))

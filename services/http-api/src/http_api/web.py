@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from http_api.asgi import Gate
 from http_api.errors import add_handlers
 from http_api.inside import Inside
+from http_api.logins import Logins
 from http_api.openapi import openapi_document
 from http_api.routes import (
     accounts,
@@ -52,6 +53,7 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
+    app.state.logins = Logins()
     app.state.inside = Inside(server, ROUTERS)
     app.openapi_schema = openapi_document(ROUTERS)
     add_handlers(app, ROUTERS)

@@ -170,5 +170,5 @@ ROUTES: Mapping[str, Route] = {
     "login.endpoints": _gives("Endpoints"),
     "login.openid_configuration": _gives("OpenIdConfiguration"),
     "login.keys": _gives("KeySet"),
-    "login.token": Route(answers={200: "Token"}, errors=(401,), body="TokenForm"),
+    "login.token": Route(answers={200: "Token"}, errors=(401, 429), body="TokenForm"),
 }

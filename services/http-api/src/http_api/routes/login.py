@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote
 
@@ -9,8 +11,9 @@ import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from http_api import accounts, resources, tokens
+from http_api import resources, tokens
 from http_api.errors import ApiError
+from http_api.logins import HeldError, Logins
 from http_api.routes.common import Pool, RawBody, ServerOf
 from http_api.urls import base_url
 
@@ -119,12 +122,19 @@ async def token(
             "AADSTS70003: only the grant type client_credentials is supported.",
         )
     client_id, secret = _credentials(request, form)
+    address = request.client.host if request.client else ""
+    logins: Logins = request.app.state.logins
+    try:
+        is_right = await logins.check(pool, client_id, secret, address)
+    except HeldError as held:
+        log.warning("login_refused", client_id=client_id[:64], address=address, why="held")
+        return _held(held)
+    if not is_right:
+        log.warning("login_refused", client_id=client_id[:64], address=address, why="wrong")
+        return _refused(
+            401, "invalid_client", "AADSTS7000215: Invalid client id or secret provided."
+        )
     async with pool.acquire() as connection:
-        if not await accounts.check_secret(connection, client_id, secret):
-            log.warning("login_refused", client_id=client_id[:64])
-            return _refused(
-                401, "invalid_client", "AADSTS7000215: Invalid client id or secret provided."
-            )
         now = server.context.now()
         base = base_url(request)
         audience = form.get("resource") or form.get("scope", "").removesuffix("/.default")
@@ -164,8 +174,23 @@ def _credentials(request: Request, form: dict[str, str]) -> tuple[str, str]:
     return form.get("client_id", ""), form.get("client_secret", "")
 
 
-def _refused(status: int, error: str, description: str) -> Response:
+def _refused(
+    status: int, error: str, description: str, headers: Mapping[str, str] = _NO_STORE
+) -> Response:
     """Return an error in OAuth's shape, not ARM's."""
     return JSONResponse(
-        {"error": error, "error_description": description}, status_code=status, headers=_NO_STORE
+        {"error": error, "error_description": description},
+        status_code=status,
+        headers=dict(headers),
+    )
+
+
+def _held(held: HeldError) -> Response:
+    seconds = math.ceil(held.seconds)
+    return _refused(
+        429,
+        "temporarily_unavailable",
+        "AADSTS50196: Wrong secrets were sent from this address too often. The next one is looked "
+        f"at in {seconds} seconds.",
+        {**_NO_STORE, "Retry-After": str(seconds)},
     )

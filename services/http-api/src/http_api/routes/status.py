@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from rollcall_contracts.model import Failure
 
 from http_api import progress
+from http_api.domain.access import Principal, needed
 from http_api.domain.operations import Operation, Status, operation_json
 from http_api.errors import ApiError, error_response
 from http_api.routes.common import LOCATION, SUBSCRIPTION, Pool, RawBody, ServerOf, need_api_version
@@ -55,12 +56,20 @@ def accepted(request: Request, server: Server, operation: Operation | None) -> R
 
 
 async def existing_operation(
-    subscription: str, operation_id: str, pool: Pool, server: ServerOf
+    request: Request, subscription: str, operation_id: str, pool: Pool, server: ServerOf
 ) -> Operation:
-    """Return the operation in the path as it is now. Raises ApiError 404."""
+    """Return the operation in the path as it is now.
+
+    Raises ApiError 404, also to whom its resource is not shown: they do not learn that it exists.
+    """
     async with pool.acquire() as connection:
         found = await progress.find(connection, operation_id, server.context.now())
-    if found is None or found.resource.split("/")[2].lower() != subscription.lower():
+    principal: Principal = request.state.principal
+    if (
+        found is None
+        or found.resource.split("/")[2].lower() != subscription.lower()
+        or not principal.may(needed("GET", found.resource))
+    ):
         raise ApiError(
             404,
             "OperationNotFound",
