@@ -22,7 +22,7 @@ from rollcall_contracts.events import (
     InstanceUpgraded,
 )
 from rollcall_contracts.model import Image, Provisioning
-from rollcall_embedded.libvirt import LibvirtDaemon
+from rollcall_embedded.libvirt import POOL, LibvirtDaemon
 from rollcall_kit.secrets import new_key
 from rollcall_testing import eventually, tiny_machine
 from rollcall_testing.domains import DOMAIN
@@ -278,6 +278,22 @@ async def test_snapshots_and_saved_memory_are_refused_before_anything_is_touched
     assert isinstance(failed, InstanceFailed), failed
     assert "virsh managedsave-remove web-1" in failed.error.message
     rig.daemon.virsh("managedsave-remove", "web-1")
+
+
+async def test_two_at_once_do_not_count_on_the_same_room(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = rig.daemon.virsh("pool-info", POOL, "--bytes")
+    free = int(told.split("Available:")[1].split()[0])
+    monkeypatch.setenv("ROLLCALL_LIBVIRT_FREE_BYTES", str(free * 2 // 3))
+    await rig.restart()
+    await asyncio.gather(
+        *(rig.ask(Operation.CREATE, 1, "2.0.0", instance=each) for each in ("0", "1"))
+    )
+    (failed,) = (event for event in rig.reports if isinstance(event, InstanceFailed))
+    assert failed.error.code == "HostDiskFull"
+    assert "are promised to instances being upgraded" in failed.error.message
+    assert "the storage pool rollcall" in failed.error.message
 
 
 async def test_a_block_job_is_refused_and_its_end_is_the_way_on(rig: Rig) -> None:

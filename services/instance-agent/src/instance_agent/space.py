@@ -26,12 +26,16 @@ def need(folder: Path, needed: int, what: str, *, promised: int = 0) -> None:
 
     `promised` bytes of what is free belong to others, who have not written them yet.
     """
-    free = free_bytes(folder)
+    compare(free_bytes(folder), needed, what, str(folder), promised=promised)
+
+
+def compare(free: int, needed: int, what: str, where: str, *, promised: int = 0) -> None:
+    """Raise OperationFailed (HostDiskFull) where `free` bytes, less those promised, are too few."""
     if free - promised >= needed:
         return
     others = f", of which {promised} are promised to instances being upgraded" if promised else ""
     raise full(
-        f"{what} needs {needed} bytes, and {folder} has {free} left{others}: make room on this host"
+        f"{what} needs {needed} bytes, and {where} has {free} left{others}: make room on this host"
     )
 
 
@@ -49,15 +53,24 @@ class Room:
     """Bytes that instances under way will write, so that two do not count on the same ones."""
 
     def __init__(self) -> None:
-        self._promised: dict[str, tuple[int, int]] = {}  # by instance: device, bytes
+        # By instance: what they are written to, a device or a name; and how many.
+        self._promised: dict[str, tuple[int | str, int]] = {}
 
     def promise(self, key: str, folder: Path, needed: int, what: str) -> None:
         """Set bytes aside for an instance. Raises OperationFailed (HostDiskFull)."""
         self.release(key)
         device = folder.stat().st_dev
-        promised = sum(size for where, size in self._promised.values() if where == device)
-        need(folder, needed, what, promised=promised)
+        need(folder, needed, what, promised=self._promised_at(device))
         self._promised[key] = (device, needed)
+
+    def promise_at(self, key: str, place: str, free: int, needed: int, what: str) -> None:
+        """Do the same at a place that is no folder of this host, and has so many bytes free."""
+        self.release(key)
+        compare(free, needed, what, place, promised=self._promised_at(place))
+        self._promised[key] = (place, needed)
+
+    def _promised_at(self, place: int | str) -> int:
+        return sum(size for where, size in self._promised.values() if where == place)
 
     def release(self, key: str) -> None:
         """Say that an instance has written what it will, or never will."""

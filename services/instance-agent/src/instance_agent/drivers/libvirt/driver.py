@@ -110,6 +110,7 @@ class LibvirtDriver:
     async def prepare(self, ref: InstanceRef, new: NewDisk) -> None:
         """Make the domain if need be, and beside its OS disk the new one with its seed."""
         await asyncio.to_thread(disks.check_base, new.image)
+        await self._ask_for_room(ref, new.disk)
         with tempfile.TemporaryDirectory(dir=self._options.folder, prefix=".seed-") as folder:
             seed = Path(folder) / disks.SEED
             await build_seed(seed, ref, new.disk, new.custom_data)
@@ -125,6 +126,12 @@ class LibvirtDriver:
                 await self._lib.call(lambda c: machines.prepare(c, ref, given))
             finally:
                 self._wanted[digest] -= 1
+
+    async def _ask_for_room(self, ref: InstanceRef, disk: Disk) -> None:
+        found = await self._lib.call(lambda c: self._machines.free_for(c, ref, disk.name))
+        if found is not None:
+            wanted, what = self._settings.libvirt_free_bytes, "a new OS disk, as it fills,"
+            self._options.room.promise_at(ref.key, *found, wanted, what)
 
     async def _stoppable(self, work: Callable[[Any, threading.Event], T]) -> T:
         """Do work that ends early when nobody waits for it any more."""

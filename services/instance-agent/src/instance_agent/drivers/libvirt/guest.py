@@ -32,7 +32,7 @@ def unreachable(name: str, script: Script) -> OperationFailed:
     """Return the failure of a domain whose guest takes no scripts."""
     return OperationFailed(
         FailureCode.START,
-        f"{script.name} cannot run in the domain {name}: it has neither a guest agent that answers "
-        f"(channel org.qemu.guest_agent.0) nor a channel {CHANNEL} on this machine; add one, or "
-        "take custom data and extensions out of the model",
+        f"{script.name} cannot run in the domain {name}: it has no channel {CHANNEL} on this "
+        "machine, over which a guest takes scripts; add one and a disk for the seed, or take "
+        "custom data and extensions out of the model",
     )

@@ -80,9 +80,16 @@ class Machines:
             self._add_data_disks(connection, pool, ref, domain, given.new.data_disks)
         if claim.kept(given.new.disk.name) is not None:
             return
-        pool.need(self._settings.libvirt_free_bytes, "a new OS disk, as it fills,")
         kept = self._make_os_disk(pool, ref, claim, given, self._base(pool, given.digest))
         claims.write(domain, claim.with_disk(kept))
+
+    def free_for(self, connection: Any, ref: InstanceRef, disk: str) -> tuple[str, int] | None:
+        """Return where a new OS disk will be and how many bytes are free; None: it is made."""
+        found = self.claims.find(connection, ref)
+        if found is not None and found[1].kept(disk) is not None:
+            return None
+        pool = self.pool(connection)
+        return pool.words, pool.free()
 
     def bring_base(self, connection: Any, image: Path, digest: str, stop: threading.Event) -> None:
         """Have what OS disks of an image stand on in the pool; one call at a time."""

@@ -58,15 +58,19 @@ class Pool:
         (path,) = root.getElementsByTagName("path")
         return "".join(part.data for part in path.childNodes if isinstance(part, minidom.Text))
 
+    def free(self) -> int:
+        """Return how many bytes may still be written to it."""
+        self.refresh()
+        return int(self._pool().info()[3])
+
     def need(self, wanted: int, what: str) -> None:
         """Raise OperationFailed (HostDiskFull) where it has not that many bytes left."""
-        self.refresh()
-        free = self._pool().info()[3]
-        if free < wanted:
-            raise space.full(
-                f"{what} needs {wanted} bytes, and the storage pool {self.name} has {free} left: "
-                "make room in it"
-            )
+        space.compare(self.free(), wanted, what, self.words)
+
+    @property
+    def words(self) -> str:
+        """Return what people call it."""
+        return f"the storage pool {self.name}"
 
     def find(self, name: str) -> Any:
         """Return the volume of that name, or None."""
