@@ -4,9 +4,11 @@ import atexit
 import importlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,12 @@ _FOLDER = "TEST_LIBVIRT_POOL_FOLDER"  # tells a child where the daemon's pool is
 def install_libvirt() -> None:
     """Install what libvirt's tests need, where that is possible."""
     subprocess.run([TOOLS / "install-libvirt"], check=True)
+
+
+def libvirt_is_there() -> bool:
+    """Say whether a private libvirt can be started here, and asked."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return shutil.which("libvirtd", path=path) is not None and find_spec("libvirt") is not None
 
 
 class DomainKind(MachineKind):
