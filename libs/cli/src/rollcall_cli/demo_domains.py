@@ -168,7 +168,7 @@ class Owner:
 
 
 def _build_seed(file: Path, name: str) -> None:
-    """Write the seed that the owner's own tools had made. Raises EmbeddedError."""
+    """Write the seed that the owner's own tools had made."""
     folder = file.with_name("cidata")
     folder.mkdir()
     (folder / "meta-data").write_text(f"instance-id: {name}\nlocal-hostname: {name}\n")

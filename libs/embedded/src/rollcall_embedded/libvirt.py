@@ -110,13 +110,16 @@ class LibvirtDaemon:
 
     def virsh(self, *arguments: str) -> str:
         """Return what virsh says. Raises EmbeddedError."""
-        done = subprocess.run(
-            ["virsh", "-q", "-c", self.uri, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to heed
-        )
+        try:
+            done = subprocess.run(
+                ["virsh", "-q", "-c", self.uri, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                start_new_session=True,  # a terminal's Ctrl-C is ours to heed
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EmbeddedError(f"virsh {' '.join(arguments)} has not ended: {error}") from error
         if done.returncode != 0:
             raise EmbeddedError(f"virsh {' '.join(arguments)} failed: {done.stderr.strip()}")
         return done.stdout
