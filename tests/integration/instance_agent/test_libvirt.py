@@ -10,7 +10,7 @@ import pytest
 from instance_agent.app import build_host
 from instance_agent.domain.libvirt.domains import same_but
 from instance_agent.domain.record import Operation, Order
-from instance_agent.driver import DriverNotFound
+from instance_agent.driver import Adopter, DriverNotFound, InstanceRef
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
 from rollcall_contracts.events import (
@@ -225,6 +225,21 @@ async def test_two_asked_at_once_get_a_domain_each_and_then_one_is_made(rig: Rig
     third = await rig.ask(Operation.CREATE, 1, "2.0.0", instance="2")
     assert isinstance(third, InstanceCreated), third
     assert third.version == "2.0.0"  # from the template
+
+
+async def test_an_agent_that_was_killed_after_it_had_claimed_a_domain_takes_the_same_one(
+    rig: Rig,
+) -> None:
+    rig.define("web-1", 29001)
+    rig.define("web-2", 29002)
+    driver = rig.host.driver
+    assert isinstance(driver, Adopter)
+    await driver.adopt(InstanceRef(scale_set=SET, instance_id="0"))  # no journal knows of it
+    await rig.restart()
+    for instance, port in (("1", 29002), ("0", 29001)):
+        created = await rig.ask(Operation.CREATE, 1, "2.0.0", instance=instance)
+        assert isinstance(created, InstanceCreated), created
+        assert created.port == port
 
 
 async def test_many_are_made_at_once_on_one_base(rig: Rig) -> None:
