@@ -253,3 +253,16 @@ def test_an_instance_that_has_come_to_the_target_by_a_late_success_is_not_swappe
     assert ("1", 3) not in world.swaps
     assert world.types("upgrade.") == ["upgrade.started", "upgrade.completed"]
     assert world.fleet.barred_version is None
+
+
+@pytest.mark.parametrize(("generation", "barred"), [(1, "1.1"), (2, None)])
+def test_secrets_sealed_with_another_key_are_no_reason_to_try_a_barred_version_again(
+    generation: int, barred: str | None
+) -> None:
+    known = fleet(6, versions=("1.0", "1.1"), barred_version="1.1")
+    before = known.spec
+    update = {"sealed_custom_data": "another text", "generation": generation}
+    provisioning = before.provisioning.model_copy(update=update)
+    after = before.model_copy(update={"provisioning": provisioning, "revision": 9})
+    told = evolve(known, [e.ScaleSetChanged(scale_set=SET, spec=after)], START)
+    assert (told.spec.provisioning, told.barred_version) == (provisioning, barred)

@@ -67,7 +67,7 @@ def change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
     if after == before and not draft.get("deleted"):
         return  # delivered again: not a change, so it does not try a barred version again
     draft.put(spec=after, held=None, deleted=False)
-    if not _differs_in_size_only(before, after):
+    if not _differs_in_size_only(before, after) and not _is_only_sealed_anew(before, after):
         draft.put(barred_version=None)
         if draft.upgrade is None:
             draft.put(hook=None)  # a version that was rejected is asked about again
@@ -92,6 +92,16 @@ def _differs_in_size_only(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
         "revision": after.revision,
     }
     return before.capacity != after.capacity and before.model_copy(update=size) == after
+
+
+def _is_only_sealed_anew(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
+    """Say whether only the key of its secrets was changed: a new content is a new generation."""
+    same = {"provisioning": after.provisioning, "revision": after.revision}
+    is_sealed_anew = (
+        before.provisioning != after.provisioning
+        and before.provisioning.generation == after.provisioning.generation
+    )
+    return is_sealed_anew and before.model_copy(update=same) == after
 
 
 def _endpoint(probe: Probe | None) -> tuple[object, ...] | None:

@@ -20,6 +20,7 @@ from http_api.connections import MAX_HEAD, Limits, give_up_on_silent_readers, li
 from http_api.deploying import Deployer
 from http_api.domain.documents import ModelError
 from http_api.external import read_mapping
+from http_api.resealing import reseal
 from http_api.settings import Settings
 from http_api.web import create_app
 from http_api.writes import Server
@@ -64,10 +65,12 @@ def build(settings: Settings) -> Service:
         server = Server(context=context, settings=settings, config=config)
         app = create_app(server)
         deploying = asyncio.create_task(Deployer(server, app.state.inside).run())
+        resealing = asyncio.create_task(reseal(server))
         try:
             await serve_app(app, listening_socket(settings), context, settings, certificate)
         finally:
             deploying.cancel()
+            resealing.cancel()
 
     return Service(
         name="http-api",

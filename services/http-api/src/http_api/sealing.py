@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rollcall_kit.secrets import SealError, seal, unseal
+from rollcall_kit.secrets import SealError, resealed, seal, unseal
 
 from http_api.domain.documents import at
 from http_api.domain.secrets import Secrets
@@ -41,6 +41,19 @@ def sealed_secrets(
             sealed[name] = kept[name]
     secrets: dict[str, Any] = {"customData": custom_data, "extensions": sealed}
     return secrets if user_data is None else {**secrets, "userData": user_data}
+
+
+def all_resealed(key: str, secrets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `sealed_secrets` sealed with the first key. Raises SealError."""
+    extensions: Mapping[str, str] = secrets.get("extensions") or {}
+    sealed: dict[str, Any] = {
+        name: None if text is None else resealed(key, text)
+        for name, text in secrets.items()
+        if name != "extensions"
+    }
+    if "extensions" in secrets:
+        sealed["extensions"] = {name: resealed(key, text) for name, text in extensions.items()}
+    return sealed
 
 
 def _seal(key: str, text: str, old: str | None) -> str:

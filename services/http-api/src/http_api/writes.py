@@ -30,7 +30,7 @@ from http_api.domain.scale_sets import (
 from http_api.domain.secrets import redacted, take_secrets
 from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
 from http_api.errors import ApiError, need, not_found
-from http_api.sealing import sealed_secrets
+from http_api.sealing import all_resealed, sealed_secrets
 from http_api.settings import Settings
 
 T = TypeVar("T")
@@ -128,6 +128,36 @@ async def write_scale_set(
         )
         written = Written(stored=stored, created=old is None, operation=operation)
         return written, [ScaleSetChanged(scale_set=stored.id, spec=spec)]
+
+    return await server.transact(work)
+
+
+async def reseal_scale_set(server: Server, key: str) -> bool:
+    """Seal a set's secrets with the first key; return whether another one had sealed some.
+
+    It is the same model, so the generation stays: no instance is behind it. Raises SealError where
+    no key opens them, ModelError where the model cannot be taken any more.
+    """
+
+    async def work(connection: Connection) -> tuple[bool, list[Event]]:
+        await store.lock_models(connection)
+        old = await store.scale_set(connection, key)
+        if old is None:
+            return False, []
+        sealed = all_resealed(server.settings.secrets_key, old.secrets)
+        if sealed == old.secrets:
+            return False, []
+        revision = await store.next_revision(connection)
+        stored, spec = await _check(
+            server,
+            connection,
+            replace(old, secrets=sealed),
+            revision,
+            had_disks=has_data_disks(old.model),
+        )
+        place = ResourceId.parse(old.id)
+        await store.save_scale_set(connection, place, stored, server.context.now())
+        return True, [ScaleSetChanged(scale_set=stored.id, spec=spec)]
 
     return await server.transact(work)
 

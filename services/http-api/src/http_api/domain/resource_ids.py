@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from rollcall_contracts.model import Failure
 
@@ -25,6 +26,12 @@ class ResourceId:
     group: str
     type: str
     name: str
+
+    @classmethod
+    def parse(cls, id: str) -> Self:
+        """Return the parts of an id that `id` made."""
+        _, _, subscription, _, group, _, namespace, kind, name = id.split("/")
+        return cls(subscription=subscription, group=group, type=f"{namespace}/{kind}", name=name)
 
     @property
     def group_id(self) -> str:
