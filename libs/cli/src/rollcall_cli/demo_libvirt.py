@@ -25,7 +25,7 @@ HOSTS = {
 }
 DRIVER = {
     "ROLLCALL_DRIVER": "libvirt",
-    "ROLLCALL_STOP_GRACE": "4",
+    "ROLLCALL_STOP_GRACE": "3",
     "ROLLCALL_LIBVIRT_POOL": POOL,
     "ROLLCALL_LIBVIRT_TYPE": "qemu",  # the account that runs the daemon may not be one for KVM
     "ROLLCALL_LIBVIRT_MEMORY": "96",
