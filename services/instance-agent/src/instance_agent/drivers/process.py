@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from instance_agent.driver import (
     ScriptResult,
 )
 from instance_agent.drivers import procfs
+from instance_agent.drivers.detached import never_ran, spawn
 from instance_agent.drivers.files import Folders, bring, build_disk, drop, tail
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
@@ -40,13 +40,6 @@ from instance_agent.space import size_on_disk
 log = structlog.get_logger()
 
 SCRIPTS = ".rollcall"  # on the OS disk: what scripts brought with them
-
-
-class _Detached(subprocess.Popen[bytes]):
-    """A child that is meant to outlive this object, and is reaped by `procfs.reap`."""
-
-    def __del__(self) -> None:
-        """Not warn that it still runs."""
 
 
 class ProcessDriver:
@@ -75,23 +68,19 @@ class ProcessDriver:
         self._copies = ThreadPoolExecutor(
             max_workers=2 * (os.cpu_count() or 1), thread_name_prefix="copy"
         )
-        self._adopt()
+        self._end_what_was_begun()
 
-    def _adopt(self) -> None:
-        """Find what an agent before this one started and had no time to write down.
-
-        An instance is kept. A script is ended: it will be run again.
-        """
+    def _end_what_was_begun(self) -> None:
+        """End what an agent before this one began and left: it is begun again."""
         for process, values in procfs.leaders_with("ROLLCALL_DATA_DIR"):
             folders = Folders(Path(values["ROLLCALL_DATA_DIR"]).parent.parent)
             if folders.top.parent != self._top.resolve():
                 continue
-            if "ROLLCALL_SCRIPT" in values:
+            if "ROLLCALL_SCRIPT" in values or never_ran(process):
                 procfs.signal_group(process, signal.SIGKILL)
-                log.info("script_ended", instance=folders.top.name, pid=process.pid)
-            elif folders.process() is None:  # one that died by itself still stands there
-                folders.keep_process(process)
-                log.info("process_adopted", instance=folders.top.name, pid=process.pid)
+                log.info("leftover_ended", instance=folders.top.name, pid=process.pid)
+                if folders.process() == process:
+                    folders.keep_process(None)
 
     def _folders(self, ref: InstanceRef) -> Folders:
         return Folders(self._top.resolve() / ref.key)
@@ -166,10 +155,14 @@ class ProcessDriver:
         await self.stop(ref, 0)  # it died by itself, and may have left something
         await self._ports.until_free(endpoint.port, ref.instance_id)
         root = folders.disks / disk.name
-        process = self._spawn(
-            [str(root / "init")], root, self._environment(ref, disk), folders.next_boot_log()
-        )
-        folders.keep_process(process)
+        with folders.next_boot_log().open("ab") as output:
+            process = spawn(
+                [str(root / "init")],
+                folder=root,
+                environment=self._environment(ref, disk),
+                output=output,
+                keep=folders.keep_process,
+            )
         if await self._ends_within(process, self._options.start_settle):
             code = procfs.reap(process)
             raise OperationFailed(
@@ -203,31 +196,6 @@ class ProcessDriver:
             "ROLLCALL_PORT": str(self._port(ref)),
         }
 
-    def _spawn(
-        self, command: list[str], folder: Path, environment: dict[str, str], output: Path
-    ) -> Process:
-        """Start a process that leads its own session.
-
-        In the loop's own thread, without a pause: nothing can come between it and its being
-        written down, and no other process inherits a file that is still being written.
-        """
-        with output.open("ab") as log_file:
-            try:
-                child = _Detached(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log_file,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise OperationFailed(
-                    FailureCode.START, f"{command[0]} cannot be run: {error.strerror}"
-                ) from error
-        return procfs.identify(child.pid) or Process(pid=child.pid, started=-1, host_boot="")
-
     async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
         """Run a script in a process group of its own, which ends with it."""
         folders = self._folders(ref)
@@ -238,7 +206,14 @@ class ProcessDriver:
         output.unlink(missing_ok=True)
         environment = self._environment(ref, disk) | {"ROLLCALL_SCRIPT": script.name}
         command = [part.replace("{files}", str(own)) for part in script.command]
-        process = self._spawn(command, root if script.in_root else own, environment, output)
+        with output.open("ab") as written:
+            process = spawn(
+                command,
+                folder=root if script.in_root else own,
+                environment=environment,
+                output=written,
+                keep=_forget,
+            )
         in_time = False
         try:
             in_time = await self._ends_within(process, script.timeout)
@@ -286,3 +261,7 @@ class ProcessDriver:
         await self._in_pool(partial(drop, folders.top))
         if port is not None:
             self._ports.give_back(port)
+
+
+def _forget(process: Process) -> None:
+    """Write no script down: an agent after this one ends it, and runs it again."""

@@ -117,6 +117,15 @@ def environment(pid: int) -> dict[str, str]:
     return {name: value for name, separator, value in pairs if separator}
 
 
+def command(pid: int) -> list[str]:
+    """Return a process's command line; nothing for one that is gone."""
+    try:
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return raw.decode(errors="replace").split("\0")[:-1]
+
+
 def leaders_with(variable: str) -> Iterator[tuple[Process, dict[str, str]]]:
     """Give the session leaders that were started with an environment variable."""
     for entry in os.scandir(_PROC):

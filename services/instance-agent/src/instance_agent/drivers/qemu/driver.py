@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from instance_agent.driver import (
 )
 from instance_agent.drivers import procfs
 from instance_agent.drivers.boots import Boots, Turn, usual_folder
+from instance_agent.drivers.detached import never_ran, spawn
 from instance_agent.drivers.files import Folders, drop, tail
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
@@ -51,13 +51,6 @@ _LOOK_INTERVAL = 30.0  # seconds between two looks at a running instance
 _PORTS_TRIED = 5
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\t -~]")
 _HALTED = frozenset({"io-error", "internal-error", "guest-panicked", "paused", "shutdown"})
-
-
-class _Detached(subprocess.Popen[bytes]):
-    """A child that is meant to outlive this object, and is reaped by `procfs.reap`."""
-
-    def __del__(self) -> None:
-        """Not warn that it still runs."""
 
 
 class _PortTaken(Exception):
@@ -99,18 +92,20 @@ class QemuDriver:
             ) from error
         self._trial = asyncio.Lock()
         self._booting: set[asyncio.Task[None]] = set()
-        self._adopt()
+        self._end_what_was_begun()
 
     def _instances(self) -> list[Folders]:
         return [Folders(top) for top in self._top.iterdir() if top.is_dir()]
 
-    def _adopt(self) -> None:
-        """Find what an agent before this one started and had no time to write down."""
+    def _end_what_was_begun(self) -> None:
+        """End what an agent before this one was about to start: it is started again."""
         for process, values in procfs.leaders_with(MARK):
             folders = Folders(Path(values[MARK]))
-            if folders.top.parent == self._top and folders.process() is None:
-                folders.keep_process(process)
-                log.info("machine_adopted", instance=folders.top.name, pid=process.pid)
+            if folders.top.parent == self._top and never_ran(process):
+                procfs.signal_group(process, signal.SIGKILL)
+                log.info("leftover_ended", instance=folders.top.name, pid=process.pid)
+                if folders.process() == process:
+                    folders.keep_process(None)
 
     def _folders(self, ref: InstanceRef) -> Folders:
         return Folders(self._top / ref.key)
@@ -236,21 +231,16 @@ class QemuDriver:
         for name in ("qmp.sock", "channel.sock"):
             (folders.top / name).unlink(missing_ok=True)
         machine = self._machine(ref, disk, kind)
+        if shutil.which(machine.binary) is None:
+            raise missing(machine.binary)
         with (folders.logs / _OUTPUT).open("wb") as output:
-            try:
-                child = _Detached(
-                    command(machine),
-                    cwd=folders.top,
-                    env={"PATH": os.environ.get("PATH", os.defpath), MARK: str(folders.top)},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except FileNotFoundError as error:
-                raise missing(machine.binary) from error
-        process = procfs.identify(child.pid) or Process(pid=child.pid, started=-1, host_boot="")
-        folders.keep_process(process)
+            process = spawn(
+                command(machine),
+                folder=folders.top,
+                environment={"PATH": os.environ.get("PATH", os.defpath), MARK: str(folders.top)},
+                output=output,
+                keep=folders.keep_process,
+            )
         answers = asyncio.create_task(self._answers(folders))
         exits = asyncio.create_task(procfs.wait_exit(process))
         done, pending = await asyncio.wait(
