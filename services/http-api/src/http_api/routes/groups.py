@@ -66,8 +66,9 @@ async def put(subscription: str, group: str, body: JsonBody, server: ServerOf) -
 async def patch(
     existing: Group, subscription: str, group: str, body: JsonBody, server: ServerOf
 ) -> Response:
-    """Change a resource group's tags."""
-    model = merge_patch(existing.model, redacted(without(body, _READ_ONLY)))
+    """Change a resource group's tags; its location is left as it is."""
+    asked = redacted(without(body, (*_READ_ONLY, "location")))  # a group stays where it is
+    model = merge_patch(existing.model, asked)
     stored, _ = await _write(server, subscription, group, model)
     return JSONResponse(group_json(stored))
 
