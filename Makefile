@@ -17,6 +17,9 @@ MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose"
 # Those that need libvirt run where it is there, or can be installed.
 LIBVIRT = $(shell { PATH=$$PATH:/usr/sbin command -v libvirtd || { [ "$$(id -u)" = 0 ] && command -v apt-get; }; } >/dev/null || echo " and not libvirt")
 
+# Most tests wait more than they work; those of a file share what they need (ARGS="-n 0": one by one).
+SIDE_BY_SIDE = -n 2 --dist loadfile
+
 .PHONY: help install check format test test-clients test-debian test-az integration e2e demo demo-vm demo-libvirt demo-docker up bench simulate mutants golden compose-up compose-down clean
 
 help: ## list the targets
@@ -40,7 +43,7 @@ format: install ## format the code, and mend what can be mended by itself
 	$(BIN)/ruff format .
 
 test: install ## every test: unit, integration, end to end, real clients; with a Docker engine compose too
-	$(BIN)/pytest -m "$(MARKS)" tests $(ARGS)
+	$(BIN)/pytest -m "$(MARKS)" $(SIDE_BY_SIDE) tests $(ARGS)
 
 integration: install ## the tests against real Postgres, RabbitMQ, processes and files
 	$(BIN)/pytest -m "$(MARKS)" tests/integration $(ARGS)
