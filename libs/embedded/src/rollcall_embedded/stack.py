@@ -42,7 +42,9 @@ from rollcall_embedded.together import together
 CONTROL_PLANE = ("orchestrator", "image-publisher", "health-prober", "http-api")
 READY_PATIENCE = 60.0  # seconds for a service to reach the broker
 DEATHS_AT_START = 2  # then it will not do better the next time
-SERVICE_PATIENCE, INSTANCES_PATIENCE = 4.0, 5.0  # seconds to stop, before being killed
+SERVICE_PATIENCE = 4.0  # seconds to stop, before being killed
+# As the agents' grace and more, on a busy machine: what is killed here leaves instances behind.
+INSTANCES_PATIENCE = 45.0
 
 
 def _agent(host: str) -> str:
