@@ -76,13 +76,22 @@ class Wire:
 
     async def waiting(self, name: str) -> int | None:
         """Return how many messages are ready in a queue; None while it does not exist."""
+        found = await self._look(name)
+        return None if found is None else found.message_count
+
+    async def consumed(self, name: str) -> bool:
+        """Tell whether a queue has a consumer, which comes after its bindings."""
+        found = await self._look(name)
+        return found is not None and bool(found.consumer_count)
+
+    async def _look(self, name: str) -> Any:
         channel = await self._connection.channel()  # the broker closes it if there is no queue
         try:
             queue = await channel.declare_queue(name, passive=True)
         except ChannelNotFoundEntity:
             return None
         await channel.close()
-        return queue.declaration_result.message_count
+        return queue.declaration_result
 
     async def dead(self) -> list[bytes]:
         async with self._connection.channel() as channel:
@@ -125,7 +134,7 @@ async def running(service: Service, amqp_url: str, database_url: str = "") -> As
 async def _consumed(amqp_url: str) -> None:
     """Wait until a consumer is at the queue."""
     async with wired(amqp_url) as wire:
-        while await wire.waiting("worker.dead") is None:  # noqa: ASYNC110 (polls a server)
+        while not await wire.consumed("worker"):  # noqa: ASYNC110 (polls a server)
             await asyncio.sleep(0.05)
 
 
