@@ -101,6 +101,19 @@ class DomainXml:
                 return source.getAttribute("path") if source is not None else ""
         return None
 
+    def connected(self, name: str) -> bool | None:
+        """Say whether something in the guest has opened a virtio channel; None: there is none."""
+        for target in self._root.getElementsByTagName("target"):
+            if target.getAttribute("type") == "virtio" and target.getAttribute("name") == name:
+                return bool(target.getAttribute("state") == "connected")
+        return None
+
+    def add_channel(self, name: str) -> None:
+        """Add a virtio channel whose host's end libvirt places."""
+        (devices,) = children(self._root, "devices")
+        target = f"<target type='virtio' name='{escaped(name)}'/>"
+        devices.appendChild(parsed(f"<channel type='unix'>{target}</channel>"))
+
     def console(self) -> str:
         """Return the file that the first serial port is written to, or ""."""
         for serial in self._root.getElementsByTagName("serial"):

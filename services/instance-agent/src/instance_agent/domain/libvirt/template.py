@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from instance_agent.domain.libvirt.claim import NAMESPACE, PREFIX, Claim, write_claim
 from instance_agent.domain.libvirt.domains import DomainXml
+from instance_agent.domain.libvirt.guest_agent import AGENT_CHANNEL
 from instance_agent.domain.libvirt.nodes import child, escaped, new_element, parsed
 
 PLACEHOLDERS = ("name", "type", "memory", "cpus", "mac", "console", "address", "port", "guest_port")
@@ -40,9 +41,15 @@ def check_template(text: str) -> None:
 
 
 def fill_template(text: str, values: Mapping[str, str | int], claim: Claim) -> str:
-    """Return the XML of a new domain, without disks so far, with its claim."""
+    """Return the XML of a new domain, without disks so far, with its claim.
+
+    It gets a channel for QEMU's guest agent if the template has none.
+    """
     safe = {name: escaped(str(value)) for name, value in values.items()}
-    root = parsed(string.Template(text).substitute(safe | {"disks": ""}))
+    domain = DomainXml(string.Template(text).substitute(safe | {"disks": ""}))
+    if domain.connected(AGENT_CHANNEL) is None:
+        domain.add_channel(AGENT_CHANNEL)
+    root = parsed(domain.text())
     metadata = child(root, "metadata")
     if metadata is None:
         metadata = new_element("metadata")

@@ -73,6 +73,8 @@ class LibvirtDriver:
         bindings()
         self._lib = Connection(self._settings.libvirt_uri, self._settings.libvirt_patience)
         self._machines = Machines(options, self._settings, _template(self._settings))
+        patience = self._settings.libvirt_answer_time
+        self.guests = guest.Guests(self._lib, self._machines.domain, patience)
         self._lib.check()
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._boots = asyncio.Semaphore(self._settings.libvirt_boots_at_once)
@@ -307,17 +309,13 @@ class LibvirtDriver:
         return guest.socket_of(DomainXml(domain.XMLDesc()))
 
     async def run(self, ref: InstanceRef, disk: Disk, script: Script) -> ScriptResult:
-        """Hand a script to the guest, or ask it what came of the custom data that it booted with.
+        """Run a script in the guest, or ask it what came of the custom data that it booted with.
 
         Raises OperationFailed (InstanceStartFailed), with the guest's console, where the guest does
         not answer.
         """
-        socket = await self._lib.call(lambda c: self._socket(c, ref))
-        if socket is None:
-            domain, _ = await self._lib.call(lambda c: self._machines.domain(c, ref))
-            raise guest.unreachable(domain.name(), script)
         try:
-            return await guest.run(socket, script, self._settings.libvirt_answer_time)
+            return await self.guests.run(ref, disk, script)
         except GuestSilent as error:
             runs = await self._lib.call(lambda c: self._is_active(c, ref))
             raise OperationFailed(

@@ -6,7 +6,7 @@ import io
 import secrets
 import shlex
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from instance_agent.drivers.qemu.sockets import Streams, connect
 _HELLO_AGAIN = 1.0  # seconds
 
 # The custom data ran, or runs, as the guest boots; this says what came of it.
-_ASK_CUSTOM_DATA = """\
+ASK_CUSTOM_DATA = """\
 if command -v cloud-init >/dev/null 2>&1; then
   tail -c 1500 /var/log/cloud-init-output.log 2>/dev/null
   cloud-init status --wait --long
@@ -112,13 +112,21 @@ async def run(
 
 
 def _pack(script: Script) -> bytes:
-    """Return the files of a script as a tar, with what runs it; a multiple of 10240 bytes."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, file in script.files.items():
-            _add(tar, name, file.read_bytes())
-        _add(tar, ".command", _command(script).encode())
-    return packed.getvalue()
+    return packed({**contents(script), ".command": _command(script).encode()})
+
+
+def contents(script: Script) -> dict[str, bytes]:
+    """Return the files of a script by name."""
+    return {name: file.read_bytes() for name, file in script.files.items()}
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """Return files as a tar; a multiple of 10240 bytes, and the same for the same files."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            _add(tar, name, content)
+    return whole.getvalue()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -129,7 +137,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _command(script: Script) -> str:
     if script.name == CUSTOM_DATA:
-        return _ASK_CUSTOM_DATA
+        return ASK_CUSTOM_DATA
     place = "/" if script.in_root else '"$1"'
     # The guest's own shell puts its folder in; all else is quoted.
     words = " ".join(
