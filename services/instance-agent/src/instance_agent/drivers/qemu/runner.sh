@@ -31,7 +31,7 @@ find_port() {
 }
 
 run() {
-  own=$BASE/script-$1
+  own=$BASE/scripts/$1
   rm -rf "$own"
   mkdir -m 700 "$own"
   dd bs=10240 count="$(($2 / 10240))" iflag=fullblock <&3 2>/dev/null | tar -xf - -C "$own"
@@ -51,6 +51,9 @@ run() {
   echo "done $1 $code $said" >&3
 }
 
+mkdir -m 700 "$BASE/scripts"
+# On Debian and its kin no program can be run from /run itself.
+mount -t tmpfs -o mode=700,nosuid,nodev tmpfs "$BASE/scripts" 2>/dev/null
 modprobe virtio_console 2>/dev/null
 while device=$(find_port) && [ -z "$device" ]; do
   sleep 0.2
