@@ -1,29 +1,38 @@
-"""Debian 12 with systemd and cloud-init: one virtual machine, upgraded by an agent from v1 to v2.
+"""Debian 12 with systemd and cloud-init, upgraded by an agent from v1 to v2.
 
-`make test-debian`. Without KVM each boot takes the better part of a minute.
+Once as a virtual machine of the qemu driver, with scripts by the seed's program; once as a domain
+of libvirt, with scripts and shutdown by the guest agent of QEMU. `make test-debian`. Without KVM
+each boot takes the better part of a minute.
 """
 
 import asyncio
 import base64
 import hashlib
 import json
+import random
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from instance_agent.app import build_host
-from instance_agent.domain.record import Operation, Order
-from instance_agent.driver import InstanceRef
+from instance_agent.domain.record import Disk, Operation, Order
+from instance_agent.driver import InstanceRef, Script, ScriptResult
+from instance_agent.drivers.libvirt.driver import LibvirtDriver
+from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
 from rollcall_contracts.events import Event, InstanceCreated, InstanceUpgraded
 from rollcall_contracts.model import Extension, Image, Provisioning
+from rollcall_embedded.libvirt import POOL, LibvirtDaemon
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
+from rollcall_testing.domains import install_libvirt
 from rollcall_testing.vm_images import cache
 
 pytestmark = [pytest.mark.debian, pytest.mark.timeout(1800)]
@@ -41,6 +50,7 @@ echo "$disk /data ext4 defaults,nofail 0 0" >>/etc/fstab
 mount /data
 cat /etc/image-version >>/data/custom-data
 """
+TOOL = '#!/bin/sh\necho "tool in $ROLLCALL_IMAGE_VERSION of $ROLLCALL_INSTANCE_ID"\n'
 KEPT = Extension(
     name="keep",
     settings={"commandToExecute": "[ -e /data/kept ] || cat /etc/image-version >/data/kept"},
@@ -72,34 +82,77 @@ def describe(file: Path, version: str) -> Image:
     )
 
 
-@pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
-    for name, value in {
-        "ACCEL": "tcg",
+def set_all(monkeypatch: pytest.MonkeyPatch, driver: str, values: dict[str, str]) -> None:
+    same = {
         "MEMORY": "512",
         "CPUS": "2",
         "DATA_DISK_BYTES": str(64 * 1024**2),
         "ANSWER_TIME": str(BOOT),
         "BOOT_TIME": str(BOOT),
-    }.items():
-        monkeypatch.setenv(f"ROLLCALL_QEMU_{name}", value)
-    settings = Settings.model_validate(
-        {
-            "host": "h1",
-            "driver": "qemu",
-            "state_dir": tmp_path / "agent",
-            "stop_grace": 120,
-            "secrets_key": KEY,
-        }
+    }
+    for name, value in (same | values).items():
+        monkeypatch.setenv(f"ROLLCALL_{driver.upper()}_{name}", value)
+
+
+def build(driver: str, folder: Path) -> Host:
+    return build_host(
+        Settings.model_validate(
+            {
+                "host": "h1",
+                "driver": driver,
+                "state_dir": folder / "agent",
+                "stop_grace": 120,
+                "secrets_key": KEY,
+            }
+        )
     )
-    host = build_host(settings)
+
+
+@pytest.fixture
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    set_all(monkeypatch, "qemu", {"ACCEL": "tcg"})
+    host = build("qemu", tmp_path)
     yield host
     await host.driver.stop(REF, 0)
     await host.power.close()
     host.journal.close()
 
 
-async def ask(host: Host, operation: Operation, attempt: int, image: Image) -> Event:
+@pytest.fixture
+async def domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    """An agent with a libvirt of its own, and a template that says nothing of a guest agent."""
+    install_libvirt()
+    daemon = LibvirtDaemon()
+    daemon.start()
+    template = daemon.folder / "template.xml"
+    own = files("instance_agent.drivers.libvirt").joinpath("template.xml").read_text()
+    channel = r"<channel type='unix'>\s*<target [^>]*guest_agent[^>]*/>\s*</channel>"
+    without, number = re.subn(channel, "", own)
+    assert number == 1
+    template.write_text(without)
+    values = {
+        "URI": daemon.uri,
+        "POOL": POOL,
+        "TEMPLATE": str(template),
+        "TYPE": "qemu",
+        "FREE_BYTES": str(1024**2),
+    }
+    set_all(monkeypatch, "libvirt", values)
+    host = build("libvirt", tmp_path)
+    yield host
+    await host.power.close()
+    host.journal.close()
+    daemon.stop()
+
+
+async def ask(
+    host: Host,
+    operation: Operation,
+    attempt: int,
+    image: Image,
+    custom_data: str = CUSTOM_DATA,
+    extension: Extension = KEPT,
+) -> Event:
     reports: list[Event] = []
 
     async def report(event: Event) -> None:
@@ -116,8 +169,8 @@ async def ask(host: Host, operation: Operation, attempt: int, image: Image) -> E
     )
     provisioning = Provisioning(
         generation=attempt,
-        sealed_custom_data=seal(KEY, base64.b64encode(CUSTOM_DATA.encode()).decode()),
-        extensions=(KEPT,),
+        sealed_custom_data=seal(KEY, base64.b64encode(custom_data.encode()).decode()),
+        extensions=(extension,),
     )
     await host.carry_out(Job(order=order, image=image, provisioning=provisioning), report)
     return reports[0]
@@ -140,7 +193,7 @@ async def health(event: Event) -> dict[str, Any]:
 
 
 async def test_debian_is_upgraded_with_its_custom_data_and_its_data_disk(
-    host: Host, images: dict[str, Image], capsys: pytest.CaptureFixture[str]
+    host: Host, images: dict[str, Image], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     times: dict[str, float] = {}
     begun = time.monotonic()
@@ -154,6 +207,11 @@ async def test_debian_is_upgraded_with_its_custom_data_and_its_data_disk(
     times["created: from the request to healthy, all scripts run"] = time.monotonic() - begun
     before = await host.driver.observe(REF)
     assert before.data_disks[0].content.startswith("ext:")  # its file system's UUID
+    assert before.disk is not None
+    tool = tmp_path / "tool"
+    tool.write_text(TOOL)
+    told = await run(host, before.disk, "./tool; exit 3", files=(tool,))
+    assert (told.exit_code, told.output) == (3, "tool in 1.0.0 of 0")
 
     begun = time.monotonic()
     await host.images.fetch(images["v2"])
@@ -176,3 +234,147 @@ async def test_debian_is_upgraded_with_its_custom_data_and_its_data_disk(
     assert "reboot: Power down" in consoles[0].read_text(errors="replace")  # asked, not killed
     with capsys.disabled():
         print(*(f"\n{seconds:7.1f} s  {what}" for what, seconds in times.items()))  # noqa: T201
+
+
+# With the power button dead, only the guest agent can have it stop by itself.
+NO_BUTTON = (
+    CUSTOM_DATA
+    + """mkdir -p /etc/systemd/logind.conf.d
+printf '[Login]\nHandlePowerKey=ignore\n' >/etc/systemd/logind.conf.d/no-button.conf
+systemctl restart systemd-logind
+"""
+)
+SECRET = "s3cret-word"
+# It ends well where the guest agent runs it, and where the secret is neither on the list of
+# processes nor in the system's log.
+HIDDEN = Extension(
+    name="hidden",
+    sealed_protected_settings=seal(
+        KEY,
+        json.dumps(
+            {
+                "commandToExecute": f"secret={SECRET}; "
+                "case $PWD in /run/rollcall/jobs/*) ;; *) exit 7 ;; esac; "
+                "look=${secret%?}[${secret#${secret%?}}]; "
+                "cat /proc/[0-9]*/cmdline >/tmp/seen; journalctl >>/tmp/seen; "
+                'if grep -qa "$look" /tmp/seen; then exit 9; fi; '
+                "grep -qa guest-exec /tmp/seen || exit 8; "
+                "[ -e /data/kept ] || cat /etc/image-version >/data/kept"
+            }
+        ),
+    ),
+    timeout=BOOT,
+)
+
+
+async def test_a_domain_of_libvirt_is_upgraded_by_way_of_the_guest_agent(
+    domains: Host, images: dict[str, Image], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    host, times = domains, dict[str, float]()
+    begun = time.monotonic()
+    asked = ask(host, Operation.CREATE, 1, images["v1"], NO_BUTTON, HIDDEN)
+    created = await asyncio.wait_for(asked, 2 * BOOT)
+    facts = {"version": "v1", "boots": ["v1"], "custom_data": ["v1"], "kept": ["v1"]}
+    assert await health(created) == facts
+    times["domain created: from the request to healthy, all scripts run"] = time.monotonic() - begun
+    before = await host.driver.observe(REF)
+    assert before.data_disks[0].content.startswith("ext:")
+    assert before.disk is not None
+    await scripts_keep_their_promises(host, before.disk, tmp_path)
+
+    begun = time.monotonic()
+    asked = ask(host, Operation.UPGRADE, 2, images["v2"], NO_BUTTON, HIDDEN)
+    upgraded = await asyncio.wait_for(asked, 2 * BOOT)
+    facts = {"version": "v2", "boots": ["v1", "v2"], "custom_data": ["v1", "v2"], "kept": ["v1"]}
+    assert await health(upgraded) == facts
+    times["domain upgraded: from the request to healthy, all scripts run"] = (
+        time.monotonic() - begun
+    )
+    after = await host.driver.observe(REF)
+    assert after.data_disks == before.data_disks
+
+    assert after.disk is not None
+    button = "busctl get-property org.freedesktop.login1 /org/freedesktop/login1 "
+    button += "org.freedesktop.login1.Manager HandlePowerKey"
+    assert (await run(host, after.disk, button)).output == 's "ignore"'
+    await without_guest_exec(host, after.disk)
+    begun = time.monotonic()
+    await host.driver.stop(REF, BOOT)
+    times["domain stopped by the guest agent"] = time.monotonic() - begun
+    assert "reboot: Power down" in await host.driver.console(REF)  # asked, not killed
+    with capsys.disabled():
+        print(*(f"\n{seconds:7.1f} s  {what}" for what, seconds in times.items()))  # noqa: T201
+
+
+async def run(
+    host: Host, disk: Disk, command: str, seconds: float = BOOT, files: tuple[Path, ...] = ()
+) -> ScriptResult:
+    return await host.driver.run(REF, disk, script(command, seconds, files))
+
+
+def script(command: str, seconds: float = BOOT, files: tuple[Path, ...] = ()) -> Script:
+    return Script(
+        name="s",
+        command=("/bin/sh", "-c", command),
+        timeout=seconds,
+        files={file.name: file for file in files},
+    )
+
+
+async def scripts_keep_their_promises(host: Host, disk: Disk, folder: Path) -> None:
+    """Ask what `Driver.run` promises, as the conformance suite does of guests without an agent."""
+    tool, large = folder / "tool", folder / "large"
+    tool.write_text(TOOL)
+    large.write_bytes(random.Random(1).randbytes(1024**2))
+    told = await run(host, disk, "./tool; cat large | sha256sum; exit 3", files=(tool, large))
+    digest = hashlib.sha256(large.read_bytes()).hexdigest()
+    assert (told.exit_code, told.output) == (3, f"tool in 1.0.0 of 0\n{digest}  -")
+
+    endless = "while :; do echo x >>/root/{}; sleep 0.2; done"
+    late = await run(host, disk, f"echo said; {endless.format('late')}", seconds=2)
+    assert (late.exit_code, late.output) == (None, "said")
+    cancelled = asyncio.create_task(run(host, disk, endless.format("cancelled")))
+    while (await run(host, disk, "[ -s /root/cancelled ]")).exit_code != 0:
+        assert not cancelled.done()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    count = "cat /root/late | wc -l; cat /root/cancelled | wc -l"
+    counted = await run(host, disk, count)
+    assert (await run(host, disk, f"sleep 1; {count}")).output == counted.output  # nothing goes on
+
+    # A guest agent that is started anew by the script has lost what it was asked.
+    restarts = "systemctl restart qemu-guest-agent; sleep 2; echo once >>/root/restarts; wc -l <"
+    assert (await run(host, disk, f"{restarts}/root/restarts")).output == "1"
+
+    # An agent of ours that was killed after it had the script run: the next one gets its result.
+    counting = "sleep 5; echo once >>/root/joined; wc -l </root/joined"
+    driver = host.driver
+    assert isinstance(driver, LibvirtDriver)
+    killed = driver.guests.agent(REF)
+    job, content = await killed.job(REF, disk, script(counting))
+    for order in job.bring(content):
+        await killed.done(order)
+    await killed.ask(job.run(BOOT))
+    assert (await run(host, disk, counting)).output == "1"
+    assert (await run(host, disk, counting)).output == "2"  # that was fetched: it runs again
+    left = await run(host, disk, "ls -A /run/rollcall/jobs | wc -l")
+    assert left.output == "1"  # this one itself
+
+
+async def without_guest_exec(host: Host, disk: Disk) -> None:
+    """Have the guest agent run no programs any more: the seed's program does then."""
+    settings = "[general]\\nblock-rpcs=guest-exec\\n"
+    forbid = f"mkdir -p /etc/qemu; printf '{settings}' >/etc/qemu/qemu-ga.conf"
+    later = "systemd-run --quiet --on-active=1 systemctl restart qemu-guest-agent"
+    assert (await run(host, disk, f"{forbid}; {later}; pwd")).output.startswith(
+        "/run/rollcall/jobs/"
+    )
+
+    async def by_the_seeds_program() -> bool:
+        try:
+            return (await run(host, disk, "pwd")).output.startswith("/run/rollcall/scripts/")
+        except OperationFailed:  # it was forbidden in the midst of this one
+            return False
+
+    await eventually(by_the_seeds_program, timeout=BOOT)
