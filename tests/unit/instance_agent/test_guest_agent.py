@@ -23,6 +23,7 @@ from instance_agent.domain.libvirt.guest_agent import (
     failure,
     info,
     job_of,
+    never,
     outcome,
     process_of,
     status,
@@ -94,6 +95,34 @@ def test_an_order_says_what_the_guest_agent_reads(shell: str, content: bytes) ->
     assert arguments["arg"] == ["-c", shell]
     assert arguments["capture-output"] is True
     assert base64.b64decode(arguments.get("input-data", "")) == content
+
+
+@pytest.mark.parametrize(
+    ("agent", "program", "seed", "asks", "refusal", "told"),
+    [
+        (True, True, True, True, "", ""),
+        (True, False, True, True, "", ""),
+        (True, False, False, False, "", ""),  # an adopted domain, by its guest agent
+        (False, True, True, False, "", ""),
+        (True, True, True, False, "guest-exec is forbidden", ""),  # the seed's program does
+        (True, False, True, False, "guest-exec is forbidden", "guest-exec is forbidden"),
+        (
+            False,
+            False,
+            True,
+            False,
+            "",
+            f"no channel over which a guest takes scripts: add {AGENT_CHANNEL}",
+        ),
+        (True, True, False, True, "", "no disk for the seed"),  # nothing has run it
+    ],
+)
+def test_where_a_script_can_never_run(
+    agent: bool, program: bool, seed: bool, asks: bool, refusal: str, told: str
+) -> None:
+    why = never(agent=agent, program=program, seed=seed, asks=asks, refusal=refusal)
+    assert told in why
+    assert bool(why) == bool(told)
 
 
 def encoded(text: str) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from instance_agent.domain.qemu import CHANNEL
+
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 JOB = ".job"  # the file that runs a script in the guest: drivers/libvirt/job.sh
 COMMAND = ".command"  # the script itself
@@ -22,8 +24,8 @@ COMMAND = ".command"  # the script itself
 _EXEC, _STATUS = "guest-exec", "guest-exec-status"
 _TOP = "/run/rollcall/jobs"
 _LATE = "late"  # job.sh's word for a script that was killed because its time was up
-# Bytes of a file in one command. libvirt 9 never gets a command of more than some 200 KiB across,
-# as much as a socket holds, and the guest agent is lost with it.
+# Bytes of a file in one command. With libvirt 9 and QEMU 7.2 commands above some 210 kB, about
+# what a socket holds, got stuck, and the guest agent with them.
 _CHUNK = 96 * 1024
 # libvirt's numbers (virterror.h); a library that is older than an error does not name it.
 _INTERNAL_ERROR, _COMMAND_FAILED = 1, 113
@@ -64,6 +66,29 @@ def failure(command: str, code: int, words: str) -> Unanswered | Refused | None:
     if code == _COMMAND_FAILED or (code == _INTERNAL_ERROR and f"'{name}'" in words):
         return Refused(words)
     return Unanswered(words) if code in _UNANSWERED else None
+
+
+def never(*, agent: bool, program: bool, seed: bool, asks: bool, refusal: str) -> str:
+    """Return why a script can never run in a domain that runs, and what to do, or "".
+
+    `agent` and `program`: it has the channel of the guest agent, and that of the seed's program.
+    `seed`: it has a disk for the seed. `asks`: the script asks what came of custom data. `refusal`:
+    what the guest agent said when it did not run it.
+    """
+    if asks and not seed:
+        return (
+            "it has no disk for the seed, from which the guest runs custom data: add one, or take "
+            "custom data out of the model"
+        )
+    if not program and refusal:
+        return refusal
+    if not program and not agent:
+        return (
+            f"it has no channel over which a guest takes scripts: add {AGENT_CHANNEL}, for QEMU's "
+            f"guest agent, or {CHANNEL} and a disk for the seed, or take custom data and "
+            "extensions out of the model"
+        )
+    return ""
 
 
 def info() -> str:
@@ -136,10 +161,11 @@ def _text(encoded: str) -> str:
 
 
 # Scripts run once the guest has booted, as on Azure, and not in the middle of cloud-init's work.
-# How that went is not asked here: custom data that failed is told by its own question.
+# How that went is not asked here: custom data that failed is told by its own question. Without
+# cloud-init a unit that is slow to start is waited for a minute at most.
 BOOTED = """\
 if command -v cloud-init; then cloud-init status --wait
-elif [ -d /run/systemd/system ]; then systemctl is-system-running --wait
+elif [ -d /run/systemd/system ]; then timeout 60 systemctl is-system-running --wait
 fi >/dev/null 2>&1
 exit 0"""
 

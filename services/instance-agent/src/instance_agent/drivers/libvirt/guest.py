@@ -12,7 +12,7 @@ from rollcall_contracts.model import FailureCode
 
 from instance_agent.domain.libvirt.claim import Claim
 from instance_agent.domain.libvirt.domains import DomainXml
-from instance_agent.domain.libvirt.guest_agent import AGENT_CHANNEL, Refused, Unanswered
+from instance_agent.domain.libvirt.guest_agent import AGENT_CHANNEL, Refused, Unanswered, never
 from instance_agent.domain.qemu import CHANNEL
 from instance_agent.domain.record import Disk
 from instance_agent.driver import CUSTOM_DATA, InstanceRef, Script, ScriptResult
@@ -104,23 +104,14 @@ class Guests:
 
 def _check(ways: _Ways, script: Script, refusal: str, ref: InstanceRef) -> None:
     """Raise OperationFailed where a script can never run in a domain that runs."""
-    if not ways.runs:
-        return
-    why = ""
-    if script.name == CUSTOM_DATA and not ways.seed:
-        why = (
-            "it has no disk for the seed, from which the guest runs custom data: add one, or take "
-            "custom data out of the model"
-        )
-    elif ways.socket is None and refusal:
-        why = refusal
-    elif ways.socket is None and ways.agent is None:
-        why = (
-            f"it has no channel over which a guest takes scripts: add {AGENT_CHANNEL}, for QEMU's "
-            f"guest agent, or {CHANNEL} and a disk for the seed, or take custom data and "
-            "extensions out of the model"
-        )
-    if why:
+    why = never(
+        agent=ways.agent is not None,
+        program=ways.socket is not None,
+        seed=ways.seed,
+        asks=script.name == CUSTOM_DATA,
+        refusal=refusal,
+    )
+    if ways.runs and why:
         raise OperationFailed(
             FailureCode.START,
             f"{script.name} cannot run in the domain {ways.name}: {why}",
