@@ -20,7 +20,8 @@ from http_api.urls import base_url
 log = structlog.get_logger()
 router = APIRouter(tags=["login"])
 # Besides the tenant's own id; clients need no instance discovery for adfs.
-_TENANTS = ("adfs", "common", "organizations")
+_ADFS = "adfs"
+_TENANTS = (_ADFS, "common", "organizations")
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -158,7 +159,8 @@ async def token(
     if "/v2.0/" not in request.url.path:  # the older endpoint has texts, and says more
         times = {"expires_on": now.timestamp() + seconds, "not_before": now.timestamp()}
         answer |= {name: str(int(time)) for name, time in times.items()}
-        answer |= {"expires_in": str(seconds), "ext_expires_in": str(seconds)}
+        if tenant.lower() != _ADFS:  # whose clients reckon with the number
+            answer |= {"expires_in": str(seconds), "ext_expires_in": str(seconds)}
         answer["resource"] = audience
     return JSONResponse(answer, headers=_NO_STORE)
 
