@@ -330,6 +330,15 @@ async def test_custom_data_that_fails_fails_the_instance(
     assert said in failed.error.message
 
 
+async def test_custom_data_for_cloud_init_is_left_alone_where_there_is_none(rig: Rig) -> None:
+    provisioning = Provisioning(
+        generation=1, sealed_custom_data=custom_data("#cloud-config\npackages:\n  - nginx\n")
+    )
+    created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"), provisioning)
+    assert isinstance(created, InstanceCreated), created
+    assert not (rig.top / "os" / ".rollcall" / "custom-data").exists()
+
+
 async def test_a_secret_of_another_key_is_named(rig: Rig) -> None:
     sealed = seal(new_key(), "anything")
     failed = await rig.ask(

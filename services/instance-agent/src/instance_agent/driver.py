@@ -61,6 +61,9 @@ class Capabilities:
     # before anything is touched.
     custom_data: bool = True
     extensions: bool = True
+    # Custom data that is cloud-init's own (`#cloud-config` …) may mean something in the instance,
+    # so it is run like a script. Without it, it is left alone: az sends some with each new set.
+    cloud_init: bool = False
     # There may be machines that this driver did not make, and it is an `Adopter`: asked to create
     # an instance, the agent takes over the one that `adopt` returns as it is, with its version.
     adopts: bool = False

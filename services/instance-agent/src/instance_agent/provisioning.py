@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from rollcall_contracts.model import Extension, FailureCode, Provisioning
 from rollcall_kit.secrets import SealError, unseal
 
+from instance_agent.domain.custom_data import is_for_cloud_init
 from instance_agent.domain.record import Disk
 from instance_agent.download import AccessDenied, DownloadFailed, download, expired, public_url
 from instance_agent.driver import CUSTOM_DATA, Driver, InstanceRef, Script, ScriptResult
 from instance_agent.failures import OperationFailed
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,9 @@ class Provisioner:
         """Run the custom-data script. Raises OperationFailed (CustomDataExecutionFailed)."""
         content = self.custom_data(ref, provisioning)
         if not content:
+            return
+        if is_for_cloud_init(content) and not self.driver.capabilities.cloud_init:
+            log.warning("custom_data_left_alone", instance_id=ref.instance_id, why="no cloud-init")
             return
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             file = Path(folder) / "script"

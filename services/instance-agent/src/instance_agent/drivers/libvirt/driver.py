@@ -64,7 +64,7 @@ class LibvirtDriver:
     """See `instance_agent.driver.Driver`."""
 
     name = "libvirt"
-    capabilities = Capabilities(adopts=True)
+    capabilities = Capabilities(adopts=True, cloud_init=True)
 
     def __init__(self, options: Options) -> None:
         """Reach libvirt, and check the template. Raises DriverNotFound."""

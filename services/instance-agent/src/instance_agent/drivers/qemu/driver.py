@@ -61,7 +61,7 @@ class QemuDriver:
     """See `instance_agent.driver.Driver`."""
 
     name = "qemu"
-    capabilities = Capabilities()
+    capabilities = Capabilities(cloud_init=True)
 
     def __init__(self, options: Options) -> None:
         """Find the instances that there are. Raises DriverNotFound where QEMU is not installed."""
