@@ -29,6 +29,9 @@ from rollcall_testing.wait import eventually
 
 T = TypeVar("T")
 
+PAGE = Path(__file__).parents[2] / "docs" / "azure-compatibility.md"
+ROW = re.compile(r"^\| `az ([^`]+)` \| ([^|]+) \|", re.MULTILINE)
+
 # 2.80.0 is the last that takes the path of `--set` as Azure's documentation printed it in 2018.
 VERSIONS = {"2.80.0": "azure-cli==2.80.0", "newest": "azure-cli"}
 IMAGES = {
@@ -160,17 +163,16 @@ class Az:
     server: Up
     proxy: str
     asked: list[str]  # hosts outside that it asked for
-    works: set[str] = field(default_factory=set)  # commands that did what they are for
-    refused: set[str] = field(default_factory=set)  # commands that the server refused
+    done: set[str] = field(default_factory=set)  # commands that did what they are for
 
     def __call__(self, command: str, **files: object) -> Any:
         """Run a command, `{name}` standing for a file with that JSON, and return its JSON.
 
         Raises AssertionError where it fails, or warns of anything.
         """
-        done = self._run(command, files)
+        done = self.run(command, **files)
         assert (done.returncode, done.stderr) == (0, ""), f"az {command}\n{done.stderr}"
-        self.works.add(_name(command))
+        self.done.add(command)
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def refuses(self, command: str, code: str, *, status: int = 1, **files: object) -> str:
@@ -178,16 +180,23 @@ class Az:
 
         `status` is az's own: 3 where something is not there. Raises AssertionError.
         """
-        done = self._run(command, files)
+        done = self.run(command, **files)
         assert done.returncode == status, f"az {command}\n{done.stdout}{done.stderr}"
         assert f"({code})" in done.stderr, f"az {command}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-        self.refused.add(_name(command))
         return done.stderr
 
     def until(self, look: Callable[[], T], seconds: float = 120) -> T:
         """Ask until the answer is true, and return it."""
         return asyncio.run(eventually(look, seconds, interval=0.2))
+
+    def upgrades_by_itself(self, group: str, name: str) -> bool:
+        """Say whether automatic upgrade of a set is enabled."""
+        policy = self(f"vmss show -g {group} -n {name}")["upgradePolicy"]
+        # az 2.80.0 writes automaticOsUpgradePolicy, newer ones automaticOSUpgradePolicy.
+        (automatic,) = (v for k, v in policy.items() if k.lower() == "automaticosupgradepolicy")
+        (enabled,) = (v for k, v in automatic.items() if k.lower() == "enableautomaticosupgrade")
+        return bool(enabled)
 
     def another(self, name: str) -> "Az":
         """Return an az that knows the same clouds, and logs in by itself."""
@@ -208,7 +217,8 @@ class Az:
             f"--password={account['clientSecret']} --tenant {account['tenantId']}"
         )
 
-    def _run(self, command: str, files: dict[str, object]) -> "subprocess.CompletedProcess[str]":
+    def run(self, command: str, **files: object) -> "subprocess.CompletedProcess[str]":
+        """Run a command, `{name}` standing for a file with that JSON, to its end."""
         words = shlex.split(command)
         for name, document in files.items():
             path = self.folder / f"{name}.json"
@@ -239,11 +249,6 @@ class Az:
             "HTTP_PROXY": self.proxy,
             "NO_PROXY": "127.0.0.1",
         }
-
-
-def _name(command: str) -> str:
-    """Return a command's name: its words before the first option."""
-    return re.split(r"\s+-", command, maxsplit=1)[0]
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
@@ -279,3 +284,10 @@ def group(az: Az, request: pytest.FixtureRequest) -> str:
     made = az(f"group create -n {name} -l local")
     assert made["properties"]["provisioningState"] == "Succeeded"
     return str(made["name"])
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[str, str], list[tuple[str, str]]]:
+    """What reads (command, status) of each documented command between two texts of the page."""
+    text = PAGE.read_text()
+    return lambda after, before: ROW.findall(text.split(after)[1].split(before)[0])

@@ -8,6 +8,7 @@ import pytest
 
 from rollcall_testing.backing import Backing, backing_services, run_sync
 from rollcall_testing.rabbit_admin import RabbitAdmin
+from rollcall_testing.script_server import ScriptServer, serving_scripts
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,10 @@ async def _execute(url: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+def script_server() -> Iterator[ScriptServer]:
+    """A server of the scripts of the templates' extensions."""
+    with serving_scripts() as server:
+        yield server
