@@ -201,30 +201,14 @@ def _lacks(facts: Facts, code: str) -> str | None:
 
 
 def _database(facts: Facts) -> Finding:
-    told: str | None = _lacks(facts, "DatabaseAway")
+    told = _lacks(facts, "DatabaseAway")
     if facts.health is not None and not facts.health["database"]["up"]:
         told = facts.health["database"].get("message", "")
     fix = (
         "start PostgreSQL, or look at its log and at ROLLCALL_DATABASE_URL of the services; "
         "rollouts stand still meanwhile and go on by themselves"
     )
-    if facts.database is not None and facts.database.error is not None:
-        return Finding(
-            check="database",
-            state=State.FAULT,
-            message=f"{facts.database.where} ({facts.database.source}): {facts.database.error}",
-            fix=fix,
-        )
-    if told is not None:
-        where = f"; from here {facts.database.where} answers" if facts.database is not None else ""
-        said = f" ({told})" if told else ""
-        return Finding(
-            check="database",
-            state=State.FAULT,
-            message=f"http-api does not reach PostgreSQL{said}{where}",
-            fix=fix,
-        )
-    return _well("database", "PostgreSQL", facts, facts.database)
+    return _backing("database", "PostgreSQL", facts, facts.database, told, fix)
 
 
 def _broker(facts: Facts) -> Finding:
@@ -235,22 +219,22 @@ def _broker(facts: Facts) -> Finding:
         "start RabbitMQ, or look at its log and at ROLLCALL_AMQP_URL of the services; nothing is "
         "lost: what is decided waits in the database, what agents saw waits with them"
     )
-    if facts.broker is not None and facts.broker.error is not None:
-        return Finding(
-            check="broker",
-            state=State.FAULT,
-            message=f"{facts.broker.where} ({facts.broker.source}): {facts.broker.error}",
-            fix=fix,
-        )
-    if told is not None:
-        where = f"; from here {facts.broker.where} answers" if facts.broker is not None else ""
-        return Finding(
-            check="broker",
-            state=State.FAULT,
-            message=f"http-api does not reach RabbitMQ ({told}){where}",
-            fix=fix,
-        )
-    return _well("broker", "RabbitMQ", facts, facts.broker)
+    return _backing("broker", "RabbitMQ", facts, facts.broker, told, fix)
+
+
+def _backing(
+    check: str, name: str, facts: Facts, direct: Direct | None, told: str | None, fix: str
+) -> Finding:
+    """Say how a server is: from here, and from http-api, which told of it unless None."""
+    if direct is not None and direct.error is not None:
+        message = f"{direct.where} ({direct.source}): {direct.error}"
+    elif told is not None:
+        where = f"; from here {direct.where} answers" if direct is not None else ""
+        said = f" ({told})" if told else ""
+        message = f"http-api does not reach {name}{said}{where}"
+    else:
+        return _well(check, name, facts, direct)
+    return Finding(check=check, state=State.FAULT, message=message, fix=fix)
 
 
 def _well(check: str, name: str, facts: Facts, direct: Direct | None) -> Finding:
