@@ -55,7 +55,7 @@ def test_the_seeds_template_deploys_and_upgrades_by_itself(
     az.server.publish("2.0.0", "xenial")
     for name, count in (("Seed", 3), ("front", 2)):
         history = f"vmss get-os-upgrade-history -g {group} -n {name}"
-        az.until(lambda history=history: _upgrades(az(history)) == [("2.0.0", "Completed")])
+        az.until(lambda history=history: _upgrades(az(history)) == [("2.0.0", "Completed")], 400)
         assert _versions(az, group, name) == ["2.0.0"] * count
     # Each instance ran the script on its first OS disk, and again on the upgraded one (M06).
     assert script_server.asked.count("/installserver.sh") >= 2 * (3 + 2)

@@ -102,13 +102,13 @@ class LibvirtPlay(VmPlay):
         before = self._owner.before
         after = {name: self._owner.look(name) for name in before}
         check = self.outcome.check
-        check(
-            f"{len(before)} domains were adopted, and run from other OS disks now",
-            all(
-                seen.is_adopted and seen.os_disk != before[name].os_disk
-                for name, seen in after.items()
-            ),
-        )
+        left = [
+            f"{name} is {'' if seen.is_adopted else 'not '}adopted, and runs from {seen.os_disk}"
+            for name, seen in after.items()
+            if not seen.is_adopted or seen.os_disk == before[name].os_disk
+        ]
+        adopted = f"{len(before)} domains were adopted, and run from other OS disks now"
+        check("; ".join([adopted, *left]), not left)
         check(
             "all else of them is to the letter what their owner made it",
             all(

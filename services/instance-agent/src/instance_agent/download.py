@@ -142,6 +142,7 @@ class _Sink:
         self.refuse_size(self.size + len(chunk))
         try:
             self._file.write(chunk)
+            self._file.flush()  # what came is there to go on with, should this process be killed
         except OSError as error:
             raise self._not_written(error) from error
         self.size += len(chunk)
@@ -149,7 +150,7 @@ class _Sink:
 
     def close(self) -> None:
         try:
-            self._file.close()  # which writes what is left in its buffer
+            self._file.close()
         except OSError as error:
             raise self._not_written(error) from error
 
