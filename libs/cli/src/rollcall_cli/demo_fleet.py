@@ -113,6 +113,12 @@ class DemoFleet:
     async def _put(self, path: str, body: dict[str, Any]) -> None:
         (await self.http.put(path, json=body)).raise_for_status()
 
+    async def hosts(self) -> int:
+        """Return how many hosts' agents have been heard of."""
+        answer = await self.http.get("/rollcall/hosts")
+        answer.raise_for_status()
+        return len(answer.json()["value"])
+
     async def published(self) -> set[str]:
         """Return the versions that image-publisher has taken from the feed."""
         path = (

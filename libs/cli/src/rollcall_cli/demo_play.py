@@ -16,12 +16,13 @@ from rich.console import Console
 from rollcall_embedded.process import EmbeddedError
 from rollcall_embedded.stack import Stack, StackOptions
 
-from rollcall_cli.demo import INTERRUPTED, DemoError, Outcome, until_interrupted, watch
+from rollcall_cli.demo import INTERRUPTED, POLL, DemoError, Outcome, until_interrupted, watch
 from rollcall_cli.demo_feed import Feed
 from rollcall_cli.demo_fleet import DemoFleet, most_down
 from rollcall_cli.demo_view import DemoView
 
 AGENTS = 2
+HEARD_WITHIN = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class Play:
         """Play all acts. Raises DemoError where one does not come to its end."""
         setting, check, say = self.setting, self.outcome.check, self.view.say
         say(f"[bold]2.[/] A scale set of {setting.capacity} {setting.what} on {AGENTS} hosts")
+        await self._all_hosts()
         await self.fleet.create(
             setting.capacity,
             health_timeout=setting.health_timeout,
@@ -97,6 +99,14 @@ class Play:
             0 < most <= setting.batch,
         )
         self.outcome.history = await self.fleet.history()
+
+    async def _all_hosts(self) -> None:
+        """Wait until each agent was heard of: a set is spread over the hosts that are known."""
+        deadline = time.monotonic() + HEARD_WITHIN
+        while await self.fleet.hosts() < AGENTS:
+            if time.monotonic() > deadline:
+                raise DemoError(f"not each of {AGENTS} agents was heard of in {HEARD_WITHIN:g} s")
+            await asyncio.sleep(POLL)
 
     async def _healthy(self, title: str, version: str) -> None:
         await watch(
