@@ -26,11 +26,10 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tools.mutants.catalogue import Mutant, mutants
+from tools.mutants.catalogue import SOURCE, Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = "rollcall_rollout"
-SOURCE = ROOT / "libs/rollout/src" / PACKAGE
+PACKAGE = SOURCE.name
 TESTS = ROOT / "tests/unit/rollout"
 STORIES = "test_stories.py"  # whole rollouts catch most
 LAST = "test_safety.py"  # hundreds of examples take their time
@@ -64,7 +63,7 @@ class Trial:
 def main(words: Sequence[str]) -> int:
     """Run the mutants; return the process's exit code."""
     begun, everyone = time.monotonic(), mutants()
-    rotten = [m for m in everyone if (SOURCE / m.file).read_text().count(m.old) != 1]
+    rotten = [mutant for mutant in everyone if mutant.is_rotten]
     for mutant in rotten:
         _say(f"ROTTEN    {mutant.name}: its old text is not in {mutant.file} exactly once")
     chosen = [m for m in everyone if m not in rotten and _wanted(m, words)]

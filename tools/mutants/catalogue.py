@@ -1,8 +1,8 @@
 """The faults to plant: `faults/<module>.toml` has those of one module of `libs/rollout`.
 
 A fault is a sentence that says what is wrong, and the text whose change makes it so. The old text
-is in its file exactly once; the runner says so when that is no longer true, so that a mutant cannot
-rot silently.
+is in its file exactly once; `make check` says so when that is no longer true, so that a mutant
+cannot rot silently.
 """
 
 import tomllib
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FAULTS = Path(__file__).with_name("faults")
+SOURCE = Path(__file__).parents[2] / "libs/rollout/src/rollcall_rollout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,11 @@ class Mutant:
     name: str
     old: str
     new: str
+
+    @property
+    def is_rotten(self) -> bool:
+        """Say whether its old text is not in its file exactly once: nobody knows what to plant."""
+        return (SOURCE / self.file).read_text().count(self.old) != 1
 
 
 def mutants() -> tuple[Mutant, ...]:
