@@ -18,7 +18,7 @@ from instance_agent.domain.custom_data import is_for_cloud_init
         b"## template: jinja\n#cloud-config\n",
         b"Content-Type: multipart/mixed; boundary=x\n",
         b"MIME-Version: 1.0\n",
-        gzip.compress(b"#cloud-config\n"),
+        gzip.compress(b"#cloud-config\n", mtime=0),
     ],
 )
 def test_these_are_cloud_inits(text: bytes) -> None:
