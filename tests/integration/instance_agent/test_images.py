@@ -379,12 +379,30 @@ def test_two_instances_do_not_count_on_the_same_bytes(tmp_path: Path) -> None:
 
 async def test_what_a_killed_agent_left_is_removed_or_gone_on_with(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    for name in (".gone-x", ".part-old", ".part-new"):
+    old, new = (f".part-test-{digit * 64}" for digit in "ab")
+    gone = f".gone-test-{'c' * 64}-01234567"
+    for name in (gone, f".gone-part-test-{'d' * 64}-01234567", old, new):
         (cache / name / "content").mkdir(parents=True)
         (cache / name / "content").chmod(0o500)
-    os.utime(cache / ".part-old", (1, 1))
+    os.utime(cache / old, (1, 1))
     cache_in(cache)
-    assert left(tmp_path) == [".part-new"]
+    assert left(tmp_path) == [new]
+
+
+async def test_what_is_not_the_caches_own_is_never_removed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    folders = ("precious", ".gone-fishing", ".part-time", f"test-{'a' * 63}", "test")
+    for name in folders:
+        (cache / name).mkdir(parents=True)
+        (cache / name / "db").write_bytes(bytes(1_000_000))
+        os.utime(cache / name, (1, 1))
+    (cache / "README").write_text("whose folder this is")
+    (cache / f"test-{'e' * 64}").write_text("a file by the name of an image")
+    (cache / f"test-{'f' * 64}").symlink_to(cache / "precious")
+    before = left(tmp_path)
+    wanted = await fetch_bytes(cache_in(cache, limit=0), tmp_path, 1, at=10)
+    assert left(tmp_path) == sorted([*before, f"test-{wanted.sha256}"])
+    assert all((cache / name / "db").stat().st_size == 1_000_000 for name in folders)
 
 
 CHILD = """

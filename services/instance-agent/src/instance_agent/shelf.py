@@ -8,7 +8,8 @@
                                process ends, however it ends
     .uses/AGENT/INSTANCE/...   which instance's OS disk was made from which image
 
-KEY is DRIVER-SHA256: drivers make different things of one file.
+KEY is DRIVER-SHA256: drivers make different things of one file. Whatever has another name is not
+the cache's, and left alone.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import structlog
 
-from instance_agent.domain.cache import Cached
+from instance_agent.domain.cache import Cached, is_going, key_of
 from instance_agent.space import size_on_disk
 
 log = structlog.get_logger()
@@ -188,8 +189,8 @@ class Shelf:
         needed |= self.used()
         found = []
         for place in self.folder.iterdir():
-            key = place.name.removeprefix(".part-")
-            if key.startswith("."):
+            key = key_of(place.name)
+            if key is None or place.is_symlink() or not place.is_dir():
                 continue
             with suppress(FileNotFoundError):  # removed meanwhile
                 found.append(
@@ -205,9 +206,13 @@ class Shelf:
     def _sweep(self) -> None:
         """Remove what an agent before this one was killed over, and downloads nobody wants."""
         for doomed in self.folder.glob(".gone-*"):
-            remove(doomed)
+            if is_going(doomed.name):
+                remove(doomed)
         for part in self.folder.glob(".part-*"):
-            with self.try_work_on(part.name.removeprefix(".part-")) as mine:
+            key = key_of(part.name)
+            if key is None:
+                continue
+            with self.try_work_on(key) as mine:
                 if mine and part.is_dir() and time.time() - part.stat().st_mtime > _ABANDONED:
                     remove(self.set_aside(part.name))
 

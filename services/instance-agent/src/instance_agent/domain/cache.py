@@ -4,11 +4,15 @@ An image is needed while an OS disk of an instance was made from it, be it the o
 that a restore would put back, or one that is being prepared; and while somebody works on it.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _PACKED = (".gz", ".tgz", ".xz", ".zst")
+_KEY = r"[A-Za-z0-9_]+-[0-9a-f]{64}"
+_IMAGE = re.compile(rf"(?:\.part-)?({_KEY})")
+_GONE = re.compile(rf"\.gone-(?:part-)?{_KEY}-[0-9a-f]{{8}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,21 @@ class Cached:
     size: int  # bytes on disk
     used: float  # seconds since the epoch: when it was last asked for
     needed: bool
+
+
+def key_of(name: str) -> str | None:
+    """Return the key of the image that a folder of this name holds, whole or not.
+
+    None for a name that the cache does not give: the folder may have others in it, and what is
+    not the cache's own is never counted and never removed.
+    """
+    found = _IMAGE.fullmatch(name)
+    return found[1] if found else None
+
+
+def is_going(name: str) -> bool:
+    """Say whether a folder of this name is one that the cache is removing."""
+    return _GONE.fullmatch(name) is not None
 
 
 def total(cached: Iterable[Cached]) -> int:
