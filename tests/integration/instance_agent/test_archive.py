@@ -1,5 +1,6 @@
 """Archives that try to escape, to lie or to fill the disk: each is refused, nothing gets out."""
 
+import asyncio
 import gzip
 import io
 import stat
@@ -8,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiodocker import Docker
 from instance_agent.archive import unpack
+from instance_agent.drivers.docker import images
 from instance_agent.failures import OperationFailed
 from rollcall_contracts.model import FailureCode
 
@@ -125,6 +128,43 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(OperationFailed, match="absurd length"):
         unpack(archive, folder, max_bytes=100 * LIMIT)
+
+
+def test_a_header_of_a_container_image_that_would_fill_the_memory_is_refused(
+    tmp_path: Path,
+) -> None:
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 400 * 1024**2
+    archive = tmp_path / "image.tar"
+    with archive.open("wb") as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(header.size + 10_240)
+    assert "absurd length" in refused_as_container(archive)
+
+
+def test_a_member_of_a_container_image_with_a_negative_size_is_refused(tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("manifest.json").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = b"\xff" * 12  # the size, in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(header + bytes(10_240))
+    assert refused_as_container(archive)
+
+
+def refused_as_container(archive: Path) -> str:
+    """Return why an archive is not taken into an engine; none is asked."""
+    folder = archive.with_suffix(".d")
+    folder.mkdir()
+
+    async def bring() -> None:
+        async with Docker(url="http://127.0.0.1:1") as client:
+            await images.bring_in(client, archive, folder, "web", LIMIT)
+
+    with pytest.raises(OperationFailed) as caught:
+        asyncio.run(bring())
+    assert caught.value.failure.code == FailureCode.IMAGE_UNSAFE
+    return caught.value.failure.message
 
 
 @pytest.mark.parametrize("cut", [10, 100, 200])

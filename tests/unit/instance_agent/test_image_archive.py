@@ -99,9 +99,12 @@ def test_what_is_no_single_image_is_refused(files: dict[str, Any], why: str) -> 
         look(files)
 
 
-def test_a_document_that_is_not_json_is_refused() -> None:
+@pytest.mark.parametrize(
+    "document", [b"{", b"\xff", b"[" * 200_000], ids=["cut", "not text", "deep"]
+)
+def test_a_document_that_is_not_json_is_refused(document: bytes) -> None:
     with pytest.raises(ArchiveError, match=r"manifest\.json is not JSON"):
-        contents(frozenset({"manifest.json"}), {}, lambda _: b"{", "amd64")
+        contents(frozenset({"manifest.json"}), {}, lambda _: document, "amd64")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ MAX_MEMBERS = 500_000
 _LONGEST_READ = 4 * 1024 * 1024  # a header that claims to be longer would be held in memory
 
 
-class _Unpacked(io.BufferedIOBase):
-    """The decompressed archive; refuses reads that only an evil header asks for."""
+class Bounded(io.BufferedIOBase):
+    """A plain tar; refuses reads that only an evil header asks for."""
 
-    def __init__(self, raw: gzip.GzipFile) -> None:
+    def __init__(self, raw: io.BufferedIOBase) -> None:
         super().__init__()
         self._raw = raw
 
@@ -60,7 +60,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
     try:
         with (
             gzip.open(archive) as raw,
-            tarfile.open(fileobj=_Unpacked(raw), mode="r:") as tar,
+            tarfile.open(fileobj=Bounded(raw), mode="r:") as tar,
         ):
             for member in tar:
                 name = _check(member, seen, max_bytes)

@@ -122,7 +122,7 @@ def _resolve(name: str, names: frozenset[str], links: Mapping[str, str]) -> str:
 def _json(content: bytes, what: str) -> Any:
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets in brackets
         raise ArchiveError(f"{what} is not JSON") from error
 
 

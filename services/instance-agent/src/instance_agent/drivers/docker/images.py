@@ -17,7 +17,7 @@ from pathlib import Path
 from aiodocker import Docker, DockerError
 from rollcall_contracts.model import FailureCode
 
-from instance_agent.archive import unsafe
+from instance_agent.archive import Bounded, unsafe
 from instance_agent.domain.image_archive import ArchiveError, check_platform, contents, reference
 from instance_agent.drivers.docker.engine import failure
 from instance_agent.failures import OperationFailed
@@ -136,10 +136,12 @@ def _look_through(file: Path, architecture: str) -> _Archive:
     members: dict[str, _Member] = {}
     links: dict[str, str] = {}
     try:
-        with tarfile.open(file, mode="r:") as tar:
+        with file.open("rb") as raw, tarfile.open(fileobj=Bounded(raw), mode="r:") as tar:
             for number, member in enumerate(tar):
                 if number > _MEMBERS:
                     raise ArchiveError(f"it has more than {_MEMBERS} members")
+                if member.size < 0:
+                    raise ArchiveError(f"{member.name!r} has a negative size")
                 name = member.name.removeprefix("./")
                 if member.isreg():
                     members[name] = _Member(member.offset_data, member.size)
