@@ -4,10 +4,15 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import signal
 import socket
+import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +24,16 @@ from instance_agent.driver import InstanceRef, NewDisk
 from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
-from rollcall_contracts.events import Event, InstanceCreated, InstanceFailed, InstanceUpgraded
-from rollcall_contracts.model import FailureCode, Image, Provisioning
+from rollcall_contracts.events import (
+    Event,
+    InstanceCreated,
+    InstanceFailed,
+    InstancePowerChanged,
+    InstanceUpgraded,
+)
+from rollcall_contracts.model import FailureCode, Image, Power, Provisioning
 from rollcall_kit.secrets import new_key
+from rollcall_testing import eventually
 from rollcall_testing.instances import HOST, KINDS, Place, docker
 from rollcall_testing.tiny_container import build_tiny_container
 
@@ -382,3 +394,92 @@ async def test_an_engine_that_is_not_there_is_told(
         patch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
         with pytest.raises(OperationFailed, match="start the engine, or set DOCKER_HOST"):
             await rig.driver.observe(REF)
+
+
+class OwnEngine:
+    """A Docker engine with a folder and a socket of its own, to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = f"unix://{folder}/docker.sock"
+
+    def start(self) -> None:
+        places = {"data-root": "data", "exec-root": "run", "pidfile": "pid"}
+        options = [f"--{name}={self._folder / place}" for name, place in places.items()]
+        for left in ("pid", "run/containerd/containerd.pid", "run/containerd/containerd.sock"):
+            (self._folder / left).unlink(missing_ok=True)  # of one that was killed
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    # In a network of its own: without a bridge it would remove the other engine's.
+                    *("unshare", "--net", "dockerd", f"--host={self.address}", *options),
+                    *("--storage-driver=vfs", "--bridge=none", "--iptables=false"),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def answers(self) -> None:
+        def asked() -> bool:
+            return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
+
+        await eventually(asked, timeout=60)
+
+    def unmount(self) -> None:
+        """Let go of what an engine that was killed had mounted."""
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            place = line.split()[1]
+            if place.startswith(f"{self._folder}/"):
+                subprocess.run(["umount", "--lazy", place], check=True)
+
+    def end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(30)
+
+
+@pytest.fixture
+async def own_engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OwnEngine]:
+    if os.getuid() != 0:
+        pytest.skip("a second Docker engine needs root")
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
+        engine = OwnEngine(Path(folder))
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        monkeypatch.setenv("ROLLCALL_DOCKER_NETWORK", "none")
+        engine.start()
+        try:
+            await engine.answers()
+            yield engine
+        finally:
+            engine.end(signal.SIGTERM)
+            engine.unmount()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_instances_that_went_down_with_their_engine_come_back_with_it(
+    own_engine: OwnEngine, tmp_path: Path, good: Path, how: signal.Signals
+) -> None:
+    rig = Rig(tmp_path)
+    try:
+        created = await rig.ask(Operation.CREATE, 1, good)
+        assert isinstance(created, InstanceCreated), created
+        for times in (2, 3):
+            own_engine.end(how)
+            own_engine.start()
+            await own_engine.answers()
+            await eventually(partial(has_booted, times), timeout=60)
+        assert rig.reports == [created]  # nobody was told that it had stopped
+        docker("kill", *docker("ps", "-q").split())
+        await eventually(lambda: len(rig.reports) == 2)
+        assert isinstance(rig.reports[-1], InstancePowerChanged)
+        assert rig.reports[-1].power is Power.STOPPED  # the watch goes on
+    finally:
+        await rig.host.power.close()
+        rig.host.journal.close()
+
+
+def has_booted(times: int) -> bool:
+    """Say whether the only container of the engine was started so often."""
+    return docker("logs", *docker("ps", "-aq").split()).count("boots") == times

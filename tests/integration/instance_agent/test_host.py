@@ -12,13 +12,16 @@ import socket
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from instance_agent.app import build_host
 from instance_agent.domain.record import Operation, Order
+from instance_agent.driver import InstanceRef
 from instance_agent.drivers import procfs
+from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job, ref_of
 from instance_agent.settings import Settings
 from instance_agent.stop_instances import stop_all
@@ -451,6 +454,37 @@ async def test_an_instance_that_stops_by_itself_is_told_once(rig: Rig) -> None:
     await rig.host.power.recover(rig.report)  # as at the agent's next start
     assert isinstance(rig.reports[-1], InstancePowerChanged)
     assert (len(rig.reports), rig.reports[-1].power) == (3, Power.RUNNING)
+
+
+async def test_what_stopped_while_its_watch_had_failed_is_started_and_watched_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instance_agent.power._ASK_AGAIN", 0.01)
+    ref = InstanceRef(scale_set=SET, instance_id="vm_0")
+    driver: Any = rig.host.driver
+    wait_stopped, observe = driver.wait_stopped, driver.observe
+    failed = 0
+
+    async def away(_: InstanceRef) -> Any:
+        nonlocal failed
+        failed += 1
+        if failed == 2:
+            raise RuntimeError("a driver's own mistake")
+        raise OperationFailed(FailureCode.DRIVER, "it is away")
+
+    driver.wait_stopped = away
+    created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    await eventually(lambda: rig.boots() == ["1.0.0"])
+    driver.observe = away
+    await driver.stop(ref, 1)  # it goes down with what runs it
+    await eventually(lambda: failed > 3)
+    driver.wait_stopped, driver.observe = wait_stopped, observe
+    await eventually(lambda: rig.boots() == ["1.0.0", "1.0.0"])
+    assert rig.reports == [created]
+    await driver.stop(ref, 1)
+    await eventually(lambda: len(rig.reports) == 2)
+    assert isinstance(rig.reports[-1], InstancePowerChanged)
+    assert rig.reports[-1].power is Power.STOPPED
 
 
 async def test_being_stopped_for_an_upgrade_is_not_told_as_a_change_of_power(rig: Rig) -> None:

@@ -168,7 +168,11 @@ class Driver(Protocol):
         ...
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
-        """Return when the instance does not run."""
+        """Return when the instance does not run.
+
+        Where what runs the instances goes away, and they may go with it, raise: it is asked again,
+        and then an instance that should run and does not is started.
+        """
         ...
 
     async def console(self, ref: InstanceRef) -> str:

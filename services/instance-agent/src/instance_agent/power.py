@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 Report = Callable[[Event], Awaitable[None]]
 
+_ASK_AGAIN = 1.0  # seconds until what runs the instances is asked again
+
 
 class PowerWatch:
     """Waits for each running instance to stop by itself."""
@@ -41,12 +43,41 @@ class PowerWatch:
             task.cancel()
 
     async def _wait(self, ref: InstanceRef, report: Report) -> None:
+        """Wait for the instance to stop, as long as it takes.
+
+        A watch that fails (the engine below was stopped, say, and its instances with it) tells
+        nothing of the instance: once it can be looked at again, it is put right.
+        """
+        unseen = False
+        while True:
+            try:
+                if unseen:
+                    async with self._turn(ref):
+                        await self._put_right(ref)
+                        await self._compare(ref, report)
+                    unseen = False
+                await self._driver.wait_stopped(ref)
+                async with self._turn(ref):  # an operation under way says itself what comes of it
+                    await self._compare(ref, report)
+                return
+            except Exception as error:  # whatever a driver raises: a lost watch nobody would notice
+                if not unseen:
+                    log.warning("watch_failed", instance=ref.instance_id, error=repr(error))
+                unseen = True
+            await asyncio.sleep(_ASK_AGAIN)
+
+    async def _put_right(self, ref: InstanceRef) -> None:
+        """Start the instance if it should run and does not; its turn is held."""
+        record = self._journal.get(ref.scale_set, ref.instance_id)
+        if record is None or not _should_run(record) or record.disk is None:
+            return
+        if (await self._driver.observe(ref)).running:
+            return
         try:
-            await self._driver.wait_stopped(ref)
-            async with self._turn(ref):  # an operation under way says itself what comes of it
-                await self._compare(ref, report)
+            await self._driver.start(ref, record.disk)
+            log.info("instance_started_again", instance=ref.instance_id)
         except (OSError, OperationFailed) as error:
-            log.warning("watch_failed", instance=ref.instance_id, error=str(error))
+            log.warning("start_failed", instance=ref.instance_id, error=str(error))
 
     async def _compare(self, ref: InstanceRef, report: Report) -> None:
         """Tell the power as it is, if it is not as last told."""
@@ -84,9 +115,7 @@ class PowerWatch:
             if fresh is None or not _should_run(fresh) or fresh.disk is None:
                 return
             try:
-                if not (await self._driver.observe(ref)).running:
-                    await self._driver.start(ref, fresh.disk)
-                    log.info("instance_started_again", instance=ref.instance_id)
+                await self._put_right(ref)
             except (OSError, OperationFailed) as error:
                 log.warning("start_failed", instance=ref.instance_id, error=str(error))
             self.watch(ref, report)

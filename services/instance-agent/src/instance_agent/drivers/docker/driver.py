@@ -7,7 +7,6 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
 from aiodocker import Docker, DockerError
 from aiodocker.volumes import DockerVolume
 from rollcall_contracts.model import FailureCode
@@ -44,16 +43,20 @@ from instance_agent.driver import (
     ScriptResult,
 )
 from instance_agent.drivers.docker import images, scripts
-from instance_agent.drivers.docker.engine import Engine, containers, failure, volumes
+from instance_agent.drivers.docker.engine import (
+    Engine,
+    containers,
+    failure,
+    remembers_end,
+    volumes,
+)
 from instance_agent.drivers.docker.settings import DockerSettings
 from instance_agent.drivers.ports import Ports
 from instance_agent.failures import OperationFailed
 
-log = structlog.get_logger()
-
 _CONSOLE_LINES = 40
 _CONSOLE_BYTES = 4096
-_LOOK_AGAIN = 1.0  # seconds until an engine that does not answer is asked again
+_LOOK_AGAIN = 1.0  # seconds between two looks at a container that was said to have ended
 _PORTS_TRIED = 5
 _TAKEN = ("port is already allocated", "address already in use")
 _CONFLICT, _NOT_FOUND = 409, 404
@@ -304,16 +307,21 @@ class DockerDriver:
         )
 
     async def wait_stopped(self, ref: InstanceRef) -> None:
-        """Wait for the engine to say so; an engine that is away is asked again."""
+        """Wait for the engine to say so. Raises OperationFailed where it went away meanwhile.
+
+        An engine that is stopped stops its containers first, and tells: so it is asked whether it
+        is the same still.
+        """
+        ran = False
         while True:
-            try:
-                async with self._engine.open() as client:
-                    current = in_place(await containers(client, self._mine(ref)))
-                    if current is None or current.state != RUNNING:
-                        return
-                    await client.containers.container(current.id).wait()
-            except OperationFailed as error:
-                log.warning("engine_away", instance=ref.instance_id, error=str(error))
+            async with self._engine.open() as client:
+                current = in_place(await containers(client, self._mine(ref)))
+                if current is None or current.state != RUNNING:
+                    if ran and current is not None and not await remembers_end(client, current.id):
+                        raise OperationFailed(FailureCode.DRIVER, "the engine was started anew")
+                    return
+                ran = True
+                await client.containers.container(current.id).wait()
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def console(self, ref: InstanceRef) -> str:

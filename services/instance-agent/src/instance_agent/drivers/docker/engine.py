@@ -1,9 +1,11 @@
 """The way to the engine, and what it says, as failures that name what to do."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+import aiohttp
 from aiodocker import Docker, DockerError
 from rollcall_contracts.model import FailureCode
 
@@ -21,7 +23,7 @@ class Engine:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Docker]:
-        """Yield a client. Raises OperationFailed where the engine refuses what is asked of it."""
+        """Yield a client. Raises OperationFailed where the engine refuses, or goes away."""
         try:
             client = Docker(api_version=self._version)
         except (AssertionError, ValueError) as error:  # it found no socket, or no sound address
@@ -34,6 +36,11 @@ class Engine:
                 yield client
             except DockerError as error:
                 raise failure(error) from error
+            except aiohttp.ClientError as error:  # it ended in the midst of an answer
+                raise OperationFailed(
+                    FailureCode.DRIVER,
+                    f"the Docker engine went away ({type(error).__name__}): start it again",
+                ) from error
             self._version = client.api_version
 
 
@@ -49,6 +56,14 @@ async def containers(client: Docker, labels: Mapping[str, str]) -> list[Containe
     wanted = [f"{name}={value}" if value else name for name, value in labels.items()]
     items = await client.containers.list(all=True, filters=json.dumps({"label": wanted}))
     return [listed(item) for item in items]
+
+
+async def remembers_end(client: Docker, container: str) -> bool:
+    """Say whether this engine saw a container end: one that was started since has no such event."""
+    subscriber = client.events.subscribe(create_task=False)  # type: ignore[no-untyped-call]
+    wanted = json.dumps({"container": [container], "event": ["die"]})
+    await client.events.run(since=1, until=int(time.time()) + 1, filters=wanted)
+    return await subscriber.get() is not None
 
 
 async def volumes(client: Docker, labels: Mapping[str, str]) -> list[Volume]:
