@@ -1,14 +1,23 @@
 """Compressed files as an attacker with a feed would make them, and as honest tools make them."""
 
+import asyncio
 import gzip
+import io
 import lzma
+import os
 import subprocess
+import tarfile
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiodocker import Docker
+from instance_agent.archive import unpack
 from instance_agent.decompress import decompress
+from instance_agent.drivers.docker.images import bring_in
 from instance_agent.failures import OperationFailed
+from instance_agent.space import free_bytes
 from rollcall_contracts.model import FailureCode
 
 CONTENT = bytes(range(256)) * 10_000
@@ -61,6 +70,52 @@ def test_a_bomb_ends_at_the_limit(packed: str, pack: object, tmp_path: Path) -> 
 
 def test_a_bomb_of_zstd_ends_at_the_limit(tmp_path: Path) -> None:
     assert refused(zst(bytes(20 * LIMIT)), "zst", tmp_path) is FailureCode.IMAGE_TOO_LARGE
+
+
+DISK = 40 * 1024**2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.getuid() != 0:
+        pytest.skip("to mount a small disk needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def into_a_file(image: Path, folder: Path) -> None:
+    decompress(image, folder / "plain", "gz", 10 * DISK)
+
+
+def into_a_folder(image: Path, folder: Path) -> None:
+    unpack(image, folder, max_bytes=10 * DISK)
+
+
+def into_an_engine(image: Path, folder: Path) -> None:
+    async def bring() -> None:
+        async with Docker(url="http://127.0.0.1:1") as client:
+            await bring_in(client, image, folder, "web", 10 * DISK)
+
+    asyncio.run(bring())
+
+
+@pytest.mark.parametrize("unpack_it", [into_a_file, into_a_folder, into_an_engine])
+def test_unpacking_ends_before_the_disk_is_full(
+    unpack_it: Callable[[Path, Path], None], small_disk: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "image.tar.gz"
+    with tarfile.open(image, "w:gz", compresslevel=1) as tar:
+        for number in range(2 * DISK // 1024**2):
+            member = tarfile.TarInfo(f"file-{number}")
+            member.size = 1024**2
+            tar.addfile(member, io.BytesIO(CONTENT[: member.size]))
+    with pytest.raises(OperationFailed, match="stay free: make room") as caught:
+        unpack_it(image, small_disk)
+    assert caught.value.failure.code == FailureCode.DISK_FULL
+    assert DISK // 100 < free_bytes(small_disk) < DISK // 10
 
 
 def test_holes_count_as_bytes_and_take_no_room(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from rollcall_contracts.model import FailureCode
 
 from instance_agent.failures import OperationFailed
+from instance_agent.space import leave_room
 
 MAX_MEMBERS = 500_000
 _LONGEST_READ = 4 * 1024 * 1024  # a header that claims to be longer would be held in memory
@@ -54,7 +55,8 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
     """Unpack `archive` into the existing, empty `folder`.
 
     Raises OperationFailed: ImageUnsafe where a member would escape or is no file, folder or link,
-    or where the archive is damaged; ImageTooLarge above `max_bytes` (unpacked).
+    or where the archive is damaged; ImageTooLarge above `max_bytes` (unpacked);
+    HostDiskFull before the disk is full.
     """
     seen = _Seen()
     try:
@@ -66,6 +68,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
                 name = _check(member, seen, max_bytes)
                 if name == ".":
                     continue
+                leave_room(folder, member.size, "the unpacked image")
                 member.name = name
                 tar.extract(member, folder, set_attrs=True, filter=_modes)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError) as error:

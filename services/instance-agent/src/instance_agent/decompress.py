@@ -14,6 +14,7 @@ from rollcall_contracts.model import FailureCode
 
 from instance_agent.archive import unsafe
 from instance_agent.failures import OperationFailed
+from instance_agent.space import leave_room
 
 _CHUNK = 1024 * 1024
 # xz -9 asks for 65 MiB; a file may ask for 4 GiB, which the host has better uses for. zstd's own
@@ -35,13 +36,15 @@ def decompress(file: Path, plain: Path, packed: str, max_bytes: int) -> None:
     """Write what a compressed file holds to `plain`, with holes for zeros.
 
     `packed` is gz, xz or zst. Raises OperationFailed: ImageUnsafe for a damaged file, or one that
-    asks for absurd memory; ImageTooLarge above `max_bytes`; DriverOperationFailed without `zstd`.
+    asks for absurd memory; ImageTooLarge above `max_bytes`; HostDiskFull before the disk is full;
+    DriverOperationFailed without `zstd`.
     """
     with plain.open("wb") as target, closing(_chunks(file, packed, max_bytes)) as chunks:
         for chunk in chunks:
             if chunk.count(0) == len(chunk):
                 target.seek(len(chunk), os.SEEK_CUR)  # raw images are mostly holes
             else:
+                leave_room(plain.parent, len(chunk), "the unpacked image")
                 target.write(chunk)
         target.truncate(target.tell())
 

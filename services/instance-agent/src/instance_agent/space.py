@@ -9,6 +9,7 @@ from rollcall_contracts.model import FailureCode
 from instance_agent.failures import OperationFailed
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_RESERVE = 256 * 1024**2  # bytes that unpacking leaves free, or a fiftieth of a smaller disk
 
 
 def free_bytes(folder: Path) -> int:
@@ -37,6 +38,21 @@ def compare(free: int, needed: int, what: str, where: str, *, promised: int = 0)
     raise full(
         f"{what} needs {needed} bytes, and {where} has {free} left{others}: make room on this host"
     )
+
+
+def leave_room(folder: Path, size: int, what: str) -> None:
+    """Raise OperationFailed (HostDiskFull) where `size` more bytes leave the disk too little.
+
+    For what grows without anybody knowing how far: others on the disk, such as the agent's own
+    journal, need some of it.
+    """
+    disk = shutil.disk_usage(folder)
+    reserve = min(_RESERVE, disk.total // 50)
+    if disk.free - size < reserve:
+        raise full(
+            f"{what} needs more than {folder} has: {disk.free} bytes are left, of which {reserve} "
+            "stay free: make room on this host"
+        )
 
 
 def full(message: str, target: str | None = None) -> OperationFailed:

@@ -21,6 +21,7 @@ from instance_agent.archive import Bounded, unsafe
 from instance_agent.domain.image_archive import ArchiveError, check_platform, contents, reference
 from instance_agent.drivers.docker.engine import failure
 from instance_agent.failures import OperationFailed
+from instance_agent.space import leave_room
 
 _ARCHIVE, _REFERENCE, _FACTS = "image.tar", "reference.json", "image.json"
 _SMALL = 4 * 1024**2  # bytes of a manifest or a configuration, at most
@@ -109,6 +110,7 @@ def _keep(file: Path, plain: Path, limit: int) -> None:
                         f"the image is larger than {limit} bytes unpacked "
                         "(ROLLCALL_MAX_UNPACKED_BYTES)",
                     )
+                leave_room(plain.parent, len(chunk), "the unpacked image")
                 target.write(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ArchiveError(f"it is not a sound .gz file: {error}") from error
