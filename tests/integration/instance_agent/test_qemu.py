@@ -1,7 +1,6 @@
 """The qemu driver with an operating system in the guest: scripts, the power button, failures."""
 
 import asyncio
-import base64
 import hashlib
 import json
 import os
@@ -9,113 +8,22 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 from instance_agent.app import build_host
-from instance_agent.domain.record import Disk, Operation, Order
-from instance_agent.driver import InstanceRef, NewDisk, Script
+from instance_agent.domain.record import Disk, Operation
+from instance_agent.driver import NewDisk, Script
 from instance_agent.drivers import procfs
 from instance_agent.drivers.qemu import qmp
 from instance_agent.drivers.qemu.accelerator import accelerator, trial
 from instance_agent.failures import OperationFailed
-from instance_agent.host import Host, Job
-from instance_agent.settings import Settings
 from rollcall_contracts.events import (
-    Event,
     InstanceCreated,
     InstanceFailed,
-    InstanceRestored,
     InstanceUpgraded,
 )
-from rollcall_contracts.model import Extension, FailureCode, Image, Provisioning
-from rollcall_kit.secrets import new_key, seal
-from rollcall_testing import eventually
-from rollcall_testing.instances import HOST
-
-KEY = new_key()
-BOOT = 90  # seconds for a boot on a busy machine without KVM
-CUSTOM_DATA = '#!/bin/sh\necho "$(cat /etc/image-version)" >>/data/custom-data\necho it ran\n'
-
-
-class Rig:
-    """An agent's host whose instances are virtual machines with the test operating system."""
-
-    def __init__(self, folder: Path, test_os: Path) -> None:
-        self.test_os = test_os
-        self.settings = Settings.model_validate(
-            {
-                "host": HOST,
-                "driver": "qemu",
-                "state_dir": folder / "agent",
-                "stop_grace": 10,
-                "secrets_key": KEY,
-            }
-        )
-        self.host: Host = build_host(self.settings)
-        self.reports: list[Event] = []
-
-    @property
-    def driver(self) -> Any:
-        return self.host.driver
-
-    def ref(self, instance: str = "0") -> InstanceRef:
-        return InstanceRef(scale_set="/sets/vm", instance_id=instance)
-
-    def top(self, instance: str = "0") -> Path:
-        return self.settings.state_dir / "instances" / self.ref(instance).key
-
-    async def report(self, event: Event) -> None:
-        self.reports.append(event)
-
-    def image(self, name: str) -> Image:
-        file = self.test_os / f"{name}.qcow2"
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return Image(
-            publisher="P",
-            offer="O",
-            sku="S",
-            version=f"{name[1]}.0.0",
-            url=f"file://{file}",
-            sha256=digest,
-            size=file.stat().st_size,
-        )
-
-    async def ask(
-        self,
-        operation: Operation,
-        attempt: int,
-        image: str = "",
-        *,
-        extensions: tuple[Extension, ...] = (),
-        custom_data: str = CUSTOM_DATA,
-    ) -> Event:
-        found = self.image(image) if image else None
-        order = Order(
-            scale_set="/sets/vm",
-            instance_id="0",
-            attempt=attempt,
-            operation=operation,
-            version=found.version if found else "",
-            generation=attempt,
-        )
-        sealed = seal(KEY, base64.b64encode(custom_data.encode()).decode()) if custom_data else None
-        provisioning = Provisioning(
-            generation=attempt, sealed_custom_data=sealed, extensions=extensions
-        )
-        job = Job(order=order, image=found, provisioning=provisioning)
-        await self.host.carry_out(job, self.report)
-        return self.reports[-1]
-
-    async def in_guest(self, command: str) -> tuple[int | None, str]:
-        script = Script(name="question", command=("/bin/sh", "-c", command), timeout=BOOT)
-        disk = self.host.journal.get("/sets/vm", "0")
-        assert disk is not None
-        assert disk.disk is not None
-        result = await self.driver.run(self.ref(), disk.disk, script)
-        return result.exit_code, result.output
+from rollcall_contracts.model import Extension, FailureCode
+from rollcall_testing.machines import BOOT, Rig, status
 
 
 @pytest.fixture
@@ -132,23 +40,6 @@ async def rig(tmp_path: Path, test_os: Path, monkeypatch: pytest.MonkeyPatch) ->
     await rig.driver.stop(rig.ref(), 0.5)
     await rig.host.power.close()
     rig.host.journal.close()
-
-
-async def status(event: Event, path: str = "/status") -> dict[str, Any]:
-    assert isinstance(event, InstanceCreated | InstanceUpgraded | InstanceRestored), event
-    url = f"http://{event.address}:{event.port}{path}"
-
-    async def ask() -> str:
-        try:
-            # A question that comes too early hangs: QEMU takes it before the guest listens.
-            limit = aiohttp.ClientTimeout(total=0.5)
-            async with aiohttp.ClientSession(timeout=limit) as session, session.get(url) as answer:
-                return await answer.text() if answer.status == 200 else ""
-        except (aiohttp.ClientError, TimeoutError):
-            return ""
-
-    answer: dict[str, Any] = json.loads(await eventually(ask, timeout=BOOT, interval=0.1))
-    return answer
 
 
 async def test_an_upgrade_keeps_the_data_and_runs_scripts_again_and_a_restore_does_not(
@@ -248,7 +139,9 @@ async def test_a_guest_that_hangs_is_stopped_all_the_same(rig: Rig) -> None:
     assert not (await rig.driver.observe(rig.ref())).running
 
 
-async def test_a_halted_guest_does_not_count_as_running_and_start_lets_it_go_on(rig: Rig) -> None:
+async def test_a_halted_guest_does_not_count_as_running_and_start_lets_it_go_on(
+    rig: Rig,
+) -> None:
     created = await rig.ask(Operation.CREATE, 1, "v1")
     await qmp.execute(rig.top(), "stop")
     assert not (await rig.driver.observe(rig.ref())).running
@@ -259,7 +152,9 @@ async def test_a_halted_guest_does_not_count_as_running_and_start_lets_it_go_on(
     assert (await status(created))["boots"] == 1
 
 
-async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(rig: Rig) -> None:
+async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(
+    rig: Rig,
+) -> None:
     image = await rig.host.images.fetch(rig.image("v4-unbootable"))
     disk = Disk(name="1", version="4.0.0", generation=1)
     await rig.driver.prepare(rig.ref(), NewDisk(disk=disk, image=image))

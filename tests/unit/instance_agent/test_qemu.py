@@ -3,7 +3,15 @@
 import struct
 
 import pytest
-from instance_agent.domain.qemu import Machine, command, compression, image_format, mac_address
+from instance_agent.domain.qemu import (
+    Machine,
+    command,
+    compression,
+    forwarding,
+    image_format,
+    mac_address,
+    plugged,
+)
 
 
 def machine(**more: object) -> list[str]:
@@ -18,9 +26,8 @@ def machine(**more: object) -> list[str]:
         "seed": "disks/1/seed.iso",
         "data_disks": {1: "data/1.raw", 0: "data/0.raw"},
         "console": "logs/boot-000001.log",
-        "address": "127.0.0.1",
-        "port": 20001,
-        "guest_port": 80,
+        "netdev": forwarding("127.0.0.1", 20001, 80),
+        "mac": mac_address("0-abc"),
     }
     return command(Machine(**{**values, **more}))  # type: ignore[arg-type]  # by name
 
@@ -42,6 +49,13 @@ def test_disks_are_found_by_serial_number_and_only_the_os_disk_boots() -> None:
 
 def test_the_port_is_forwarded_on_the_given_address_alone() -> None:
     assert "user,id=net,hostfwd=tcp:127.0.0.1:20001-:80" in machine()
+
+
+def test_a_tap_is_inherited_as_qemu_may_run_no_helper() -> None:
+    line = machine(netdev=plugged(9), mac="52:01:02:03:04:05")
+    assert line[line.index("-netdev") + 1] == "tap,id=net,fd=9"
+    assert "spawn=deny" in line[line.index("-sandbox") + 1]
+    assert any(word.endswith("mac=52:01:02:03:04:05") for word in line)
 
 
 @pytest.mark.parametrize(("accelerator", "cpu"), [("kvm", "host"), ("tcg", "max")])

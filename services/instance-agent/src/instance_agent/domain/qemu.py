@@ -27,14 +27,23 @@ class Machine:
     seed: str
     data_disks: Mapping[int, str]
     console: str
-    address: str
-    port: int
-    guest_port: int
+    netdev: str
+    mac: str
 
 
 def mac_address(key: str) -> str:
     """Return the instance's network address, the same for ever, of QEMU's own range."""
     return "52:54:00:" + hashlib.sha256(key.encode()).digest()[:3].hex(":")
+
+
+def forwarding(address: str, port: int, guest_port: int) -> str:
+    """Return QEMU's own network, which forwards one port of the host to one of the guest."""
+    return f"user,id=net,hostfwd=tcp:{address}:{port}-:{guest_port}"
+
+
+def plugged(descriptor: int) -> str:
+    """Return the network of a tap that QEMU inherits: its sandbox lets it open none by a helper."""
+    return f"tap,id=net,fd={descriptor}"
 
 
 def command(machine: Machine) -> list[str]:
@@ -81,9 +90,9 @@ def command(machine: Machine) -> list[str]:
         "-device",
         "virtio-rng-pci",
         "-netdev",
-        f"user,id=net,hostfwd=tcp:{machine.address}:{machine.port}-:{machine.guest_port}",
+        machine.netdev,
         "-device",
-        f"virtio-net-pci,netdev=net,romfile=,mac={mac_address(machine.name)}",
+        f"virtio-net-pci,netdev=net,romfile=,mac={machine.mac}",
     ]
     arguments += _disk("os", machine.os_disk, "qcow2", "bootindex=1")
     for lun, file in sorted(machine.data_disks.items()):

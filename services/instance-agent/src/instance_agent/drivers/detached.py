@@ -29,12 +29,13 @@ def spawn(
     environment: Mapping[str, str],
     output: BinaryIO,
     keep: Callable[[Process], None],
+    inherited: Sequence[int] = (),
 ) -> Process:
     """Start a command as the leader of its own session, having had `keep` write it down first.
 
     Without that an agent that is killed in between would leave a process that nobody finds: what a
     process was started with cannot be read while it is being started. What cannot be run ends at
-    once with exit code 126 or 127, and says why in `output`.
+    once with exit code 126 or 127, and says why in `output`. It has the descriptors `inherited`.
 
     It takes a millisecond, in the loop's own thread, so that no other process inherits a file that
     is still being written.
@@ -49,6 +50,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
         )
         process = procfs.identify(child.pid)
         if process is None:  # somebody killed it; it has no start time that any other could have

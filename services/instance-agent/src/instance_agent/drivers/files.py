@@ -116,12 +116,20 @@ class Folders:
 
     def port(self) -> int | None:
         """Return the instance's port, if it has one yet."""
-        kept = _read(self.top / "identity.json")
-        return None if kept is None else int(kept["port"])
+        port = self.identity().get("port")
+        return None if port is None else int(port)
 
     def keep_port(self, port: int) -> None:
         """Write the port down for ever."""
-        _write(self.top / "identity.json", {"port": port})
+        self.keep_identity({"port": port})
+
+    def identity(self) -> dict[str, Any]:
+        """Return what stays with the instance for ever; nothing before it is written down."""
+        return _read(self.top / "identity.json") or {}
+
+    def keep_identity(self, identity: dict[str, Any]) -> None:
+        """Write down what stays with the instance for ever."""
+        _write(self.top / "identity.json", identity)
 
     def process(self) -> Process | None:
         """Return the process that was started last, if it was not stopped; it may be dead."""

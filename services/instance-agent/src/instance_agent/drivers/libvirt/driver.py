@@ -29,6 +29,7 @@ from instance_agent.driver import (
     Script,
     ScriptResult,
 )
+from instance_agent.drivers.addresses import until_known
 from instance_agent.drivers.files import tail
 from instance_agent.drivers.libvirt import guest
 from instance_agent.drivers.libvirt.busy import refuse_saved
@@ -267,22 +268,19 @@ class LibvirtDriver:
 
     async def _endpoint(self, ref: InstanceRef) -> Endpoint:
         """Return where the application listens; the network may know only when the guest is up."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.libvirt_address_time
 
         def look(connection: Any) -> Endpoint | None:
             domain, claim = self._machines.domain(connection, ref)
             return address_of(domain, claim)
 
-        while (found := await self._lib.call(look)) is None:
-            if loop.time() >= deadline:
-                raise OperationFailed(
-                    FailureCode.START,
-                    "neither a lease, nor the guest agent, nor the neighbour table tells the "
-                    "domain's address: say it in the metadata's address",
-                    ref.instance_id,
-                )
-            await asyncio.sleep(_LOOK_AT_ALL)
+        found = await until_known(lambda: self._lib.call(look), self._settings.libvirt_address_time)
+        if found is None:
+            raise OperationFailed(
+                FailureCode.START,
+                "neither a lease, nor the guest agent, nor the neighbour table tells the "
+                "domain's address: say it in the metadata's address",
+                ref.instance_id,
+            )
         return found
 
     async def _watch_boot(self, ref: InstanceRef) -> None:

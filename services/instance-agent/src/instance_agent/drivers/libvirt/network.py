@@ -1,10 +1,10 @@
 """Where a domain's application is reached."""
 
-import ipaddress
 from contextlib import suppress
 from typing import Any
 
 from instance_agent.domain.libvirt.claim import Claim
+from instance_agent.domain.network import is_reachable
 from instance_agent.driver import Endpoint
 from instance_agent.drivers.libvirt.claims import definition
 from instance_agent.drivers.libvirt.connection import bindings
@@ -30,11 +30,6 @@ def address_of(domain: Any, claim: Claim) -> Endpoint | None:
         with suppress(libvirt.libvirtError):  # this one does not know
             for interface in (domain.interfaceAddresses(source) or {}).values():
                 for entry in interface["addrs"] or ():
-                    if _is_reachable(entry["addr"]):
+                    if is_reachable(entry["addr"]):
                         return Endpoint(address=entry["addr"], port=claim.port)
     return None
-
-
-def _is_reachable(address: str) -> bool:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return parsed.version == 4 and not (parsed.is_loopback or parsed.is_link_local)

@@ -27,16 +27,18 @@ from instance_agent.driver import (
     ScriptResult,
 )
 from instance_agent.drivers import procfs
+from instance_agent.drivers.addresses import until_known
 from instance_agent.drivers.boots import Boots, Turn, usual_folder
 from instance_agent.drivers.detached import never_ran, spawn
 from instance_agent.drivers.files import Folders, drop, tail
-from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
 from instance_agent.drivers.qemu import channel, disks, qmp
 from instance_agent.drivers.qemu.accelerator import accelerator
+from instance_agent.drivers.qemu.network import Networks, Plug, link_of
 from instance_agent.drivers.qemu.programs import missing
 from instance_agent.drivers.qemu.seed import build_seed
 from instance_agent.drivers.qemu.settings import QemuSettings
+from instance_agent.drivers.taps import TapBusy, TapUnusable
 from instance_agent.failures import OperationFailed
 
 log = structlog.get_logger()
@@ -74,12 +76,7 @@ class QemuDriver:
         self._top = options.folder.resolve()
         for doomed in self._top.glob(".*.gone"):  # of a deletion that was killed
             drop(doomed)
-        self._ports = Ports(
-            options.ports,
-            options.address,
-            options.agent,
-            {port for folder in self._instances() if (port := folder.port()) is not None},
-        )
+        self._networks = Networks(options, self._settings, self._instances())
         try:
             self._boots = Boots(
                 self._settings.qemu_boot_locks or usual_folder(),
@@ -120,7 +117,7 @@ class QemuDriver:
         folders.top.mkdir(mode=0o700, exist_ok=True)
         for each in (folders.disks, folders.logs, folders.top / "data"):
             each.mkdir(exist_ok=True)
-        self._port(folders)
+        self._networks.give(folders)
         self._options.room.promise(
             ref.key, folders.top, self._settings.qemu_free_bytes, "a new OS disk, as it fills,"
         )
@@ -138,13 +135,6 @@ class QemuDriver:
         await build_seed(part / disks.SEED, ref, disk, new.custom_data)
         folders.write_down(disk)
         part.rename(place)
-
-    def _port(self, folders: Folders) -> int:
-        port = folders.port()
-        if port is None:
-            port = self._ports.take()
-            folders.keep_port(port)
-        return port
 
     async def stop(self, ref: InstanceRef, grace: float) -> None:
         """Press the power button, then have QEMU quit, then kill it."""
@@ -183,7 +173,7 @@ class QemuDriver:
         if self._runs(folders):
             if await self._status(folders) in _HALTED:  # such as after a full disk
                 await qmp.execute(folders.top, "cont")
-            return self._endpoint(folders)
+            return await self._endpoint(ref)
         await self.stop(ref, 0)
         has_run = bool(folders.boot_logs())
         kind = await self._accelerator()
@@ -196,10 +186,39 @@ class QemuDriver:
         task = asyncio.create_task(self._watch_boot(folders, process))
         self._booting.add(task)
         task.add_done_callback(partial(self._boot_is_over, turn))
-        return self._endpoint(folders)
+        return await self._endpoint(ref)
 
-    def _endpoint(self, folders: Folders) -> Endpoint:
-        return Endpoint(address=self._options.address, port=self._port(folders))
+    async def _endpoint(self, ref: InstanceRef) -> Endpoint:
+        """Return where the application listens; on a bridge, the guest must have come so far."""
+        folders = self._folders(ref)
+        found = self._networks.endpoint(folders)
+        if found is None:
+            found = await self._endpoint_once_up(folders)
+        if found is None:
+            raise OperationFailed(
+                FailureCode.START,
+                "neither a lease (ROLLCALL_QEMU_LEASES) nor the neighbour table tells the "
+                "machine's address: it has none yet, or its DHCP server and gateway are elsewhere; "
+                f"its console ends with: {await self.console(ref) or 'nothing'}",
+                ref.instance_id,
+            )
+        return found
+
+    async def _endpoint_once_up(self, folders: Folders) -> Endpoint | None:
+        process = folders.process()
+        if process is None:
+            return None
+        patience = self._settings.qemu_address_time
+        looking = asyncio.create_task(
+            until_known(partial(asyncio.to_thread, self._networks.endpoint, folders), patience)
+        )
+        ending = asyncio.create_task(procfs.wait_exit(process))
+        try:
+            await asyncio.wait((looking, ending), return_when=asyncio.FIRST_COMPLETED)
+            return looking.result() if looking.done() else None
+        finally:
+            looking.cancel()
+            ending.cancel()
 
     async def _accelerator(self) -> str:
         async with self._trial:
@@ -214,33 +233,34 @@ class QemuDriver:
         for _ in range(_PORTS_TRIED):
             try:
                 return await self._launch(ref, disk, kind)
-            except _PortTaken:
+            except (_PortTaken, TapBusy):
                 if has_run:
                     break
-                folders.keep_port(self._ports.take())
-        raise OperationFailed(
-            FailureCode.START,
-            f"port {folders.port()} of {self._options.address}, which is this instance's, is taken "
-            "by another program: end that one",
-            ref.instance_id,
-        )
+                self._networks.give_another(folders)
+            except TapUnusable as error:
+                raise OperationFailed(FailureCode.START, str(error), ref.instance_id) from error
+        raise OperationFailed(FailureCode.START, self._networks.taken(folders), ref.instance_id)
 
     async def _launch(self, ref: InstanceRef, disk: Disk, kind: str) -> Process:
         """Start QEMU and wait until it answers."""
         folders = self._folders(ref)
         for name in ("qmp.sock", "channel.sock"):
             (folders.top / name).unlink(missing_ok=True)
-        machine = self._machine(ref, disk, kind)
-        if shutil.which(machine.binary) is None:
-            raise missing(machine.binary)
+        if shutil.which(self._settings.qemu_binary) is None:
+            raise missing(self._settings.qemu_binary)
         with (folders.logs / _OUTPUT).open("wb") as output:
-            process = spawn(
-                command(machine),
-                folder=folders.top,
-                environment={"PATH": os.environ.get("PATH", os.defpath), MARK: str(folders.top)},
-                output=output,
-                keep=folders.keep_process,
-            )
+            async with self._networks.plug(folders) as plug:
+                process = spawn(
+                    command(self._machine(ref, disk, kind, plug)),
+                    folder=folders.top,
+                    environment={
+                        "PATH": os.environ.get("PATH", os.defpath),
+                        MARK: str(folders.top),
+                    },
+                    output=output,
+                    keep=folders.keep_process,
+                    inherited=plug.files,
+                )
         answers = asyncio.create_task(self._answers(folders))
         exits = asyncio.create_task(procfs.wait_exit(process))
         done, pending = await asyncio.wait(
@@ -266,7 +286,7 @@ class QemuDriver:
         procfs.reap(process)
         folders.keep_process(None)
 
-    def _machine(self, ref: InstanceRef, disk: Disk, kind: str) -> Machine:
+    def _machine(self, ref: InstanceRef, disk: Disk, kind: str, plug: Plug) -> Machine:
         folders, settings = self._folders(ref), self._settings
         place = (folders.disks / disk.name).relative_to(folders.top)
         return Machine(
@@ -282,9 +302,8 @@ class QemuDriver:
                 lun: str(file.relative_to(folders.top)) for lun, file in _data_disks(folders)
             },
             console=str(folders.next_boot_log().relative_to(folders.top)),
-            address=self._options.address,
-            port=self._port(folders),
-            guest_port=settings.qemu_guest_port,
+            netdev=plug.netdev,
+            mac=plug.mac,
         )
 
     async def _answers(self, folders: Folders) -> None:
@@ -371,12 +390,11 @@ class QemuDriver:
         await asyncio.to_thread(self._folders(ref).drop_disks, keep)
 
     async def delete(self, ref: InstanceRef) -> None:
-        """Drop the instance's folder, and free its port."""
+        """Drop the instance's folder, and free its port or tap."""
         folders = self._folders(ref)
-        port = folders.port()
+        port, link = folders.port(), link_of(folders)
         await asyncio.to_thread(partial(drop, folders.top))
-        if port is not None:
-            self._ports.give_back(port)
+        self._networks.give_back(port, link)
 
 
 async def _ends_within(process: Process, seconds: float) -> bool:
