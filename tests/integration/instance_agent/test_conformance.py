@@ -153,6 +153,7 @@ async def test_an_instance_lives_its_whole_life(rig: Rig) -> None:
     restored = await rig.ask(Operation.RESTORE, 3)
     assert isinstance(restored, InstanceRestored), restored
     assert restored.version == "1.0.0"
+    assert restored.reason.startswith("its console ended with: ")  # of the boot that was given up
     await rig.booted("1.0.0", "2.0.0", "1.0.0")
     assert await rig.disks() == ["000001-1.0.0"]
 

@@ -242,6 +242,23 @@ async def test_a_redelivery_beside_the_first_handling_acts_once(rig: Rig) -> Non
     assert rig.reports[1:] == [rig.reports[1]] * 3
 
 
+async def test_a_restore_tells_the_end_of_the_console_of_the_boot_that_it_ends(rig: Rig) -> None:
+    """A set without scripts fails by its health alone, and nobody else saw what the boot said."""
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    init = f"#!/bin/sh\necho {'x' * 5000}\necho no database here\nexec sleep 1000\n"
+    await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0", init=init))
+    log = rig.top / "logs" / "boot-000002.log"
+    await eventually(lambda: "no database here" in log.read_text())
+    restored = await rig.ask(Operation.RESTORE, 3)
+    assert isinstance(restored, InstanceRestored)
+    assert restored.reason.startswith("its console ended with: ")
+    assert restored.reason.endswith("no database here")
+    assert len(restored.reason) < 5000
+    again = await rig.ask(Operation.RESTORE, 4)  # nothing failed since
+    assert isinstance(again, InstanceRestored)
+    assert again.reason == ""
+
+
 async def test_a_failed_preparation_leaves_the_old_instance_running(rig: Rig) -> None:
     created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
     pid = rig.pid()

@@ -223,6 +223,21 @@ def test_the_previous_os_disk_of_one_that_is_not_healthy_is_kept() -> None:
     assert world.fleet.instances["0"].uncommitted
 
 
+def test_what_a_console_said_stays_beside_the_failure_of_the_instance_that_was_put_back() -> None:
+    world = World(fleet=fleet(versions=BOTH, policy=TOLERANT), fails=on_upgrade(broken()))
+    world.tell()
+    while not any(isinstance(answer, e.InstanceRestored) for answer in world.waiting):
+        world.tell(world.waiting.pop(0))
+    before = {m.id: m.reason for m in world.upgrade.members.values()}
+    said = {"reason": "its console ended with: panic"}
+    restored = [a for a in world.waiting if isinstance(a, e.InstanceRestored)]
+    world.tell(*(answer.model_copy(update=said) for answer in restored))
+    for answer in restored:
+        member = world.upgrade.members[answer.instance_id]
+        assert before[member.id]
+        assert member.reason == f"{before[member.id]}; its console ended with: panic"
+
+
 def test_nothing_is_committed_twice() -> None:
     world = World(fleet=fleet(versions=BOTH))
     world.run()

@@ -76,18 +76,19 @@ class VmPlay(Play):
         await self._check_data_disks()
 
     async def _check_failure(self) -> None:
-        """Show what the guest that could not boot said, as the event of its failure has it."""
-        said = ""
-        for event in await self.fleet.events():
-            if event["type"] == "instance.failed.v1":
-                message = event["data"]["error"]["message"]
-                said = message if "console" in message else said
-        self.view.say("  the console of the boot that failed ends with:")
-        for line in said.splitlines()[-40:]:
-            if "Kernel panic" in line or "initrd" in line or "not syncing" in line:
+        """Show what the guests that failed said, as the events of their restores have it."""
+        said = [
+            event["data"]["reason"]
+            for event in await self.fleet.events()
+            if event["type"] == "instance.restored.v1"
+        ]
+        self.view.say("  the consoles of the boots that failed end with:")
+        for line in "\n".join(said).splitlines():
+            if any(word in line for word in ("Kernel panic", "initrd:", "application:")):
                 self.view.say(f"    [dim]{line.strip()[:110]}[/]".replace("[ ", "\\[ "))
         self.outcome.check(
-            "the failure carries the console of the boot that failed", "Kernel panic" in said
+            "each restore tells the end of the console of the boot that failed",
+            len(said) == 2 and "application: cannot find" in said[0] and "Kernel panic" in said[1],
         )
 
     async def _check_data_disks(self) -> None:

@@ -71,7 +71,10 @@ def _provisioned(
     )
     member = draft.member(instance.id)
     if state is not None and member is not None and instance.phase is expected:
-        draft.put_member(replace(member, state=state, since=now))
+        # What the agent says of the boot that it gave up: nobody else saw why it failed.
+        words = (member.reason, event.reason if state is MemberState.RESTORED else "")
+        reason = "; ".join(filter(None, words))
+        draft.put_member(replace(member, state=state, since=now, reason=reason))
 
 
 def _previous(

@@ -44,6 +44,8 @@ from instance_agent.space import Room, is_full
 
 log = structlog.get_logger()
 
+_LAST_WORDS = 4096  # characters of a console that an event carries
+
 Report = Callable[[Event], Awaitable[None]]
 
 
@@ -334,11 +336,21 @@ class Host:
                 record.instance_id,
             )
         self.power.forget(ref)
+        if record.operation is Operation.RESTORE and target != record.disk:
+            record = replace(record, note=await self._last_words(ref))
         stays = target is None or target == record.disk  # on its OS disk: then stopping is the aim
         if stays or self.driver.capabilities.needs_stop:
             async with self._working:
                 await self.driver.stop(ref, self._stop_grace)
         return replace(record, data_disks=(await self.driver.observe(ref)).data_disks)
+
+    async def _last_words(self, ref: InstanceRef) -> str:
+        """Return the end of the console of a boot that is given up: all that may say why."""
+        try:
+            console = await self.driver.console(ref)
+        except (OSError, OperationFailed) as error:
+            console = f"(it cannot be read: {error})"
+        return f"its console ended with: {console[-_LAST_WORDS:] or 'nothing'}"
 
     async def _compare(self, record: Record) -> None:
         """Fail when a disk is not the one that it must be: a data disk, or the OS disk (M06).
