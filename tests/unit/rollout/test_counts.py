@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Health, Power, RollingPolicy
+from rollcall_contracts.model import Drain, Health, Power, PowerWish, RollingPolicy
 from rollcall_rollout import InstancePhase
 from rollcall_rollout.gates import newcomers, unhealthy_share
+from rollcall_rollout.upkeep import deadline
 from rollcall_testing.fleets import START, World, fleet, healthy, powered
 
 PHASE = InstancePhase
@@ -61,6 +62,28 @@ def test_a_newcomer_boots_for_the_first_time_and_not_for_ever(
     of = fleet(1, instances={"0": healthy("0", **fields)})
     found = newcomers(of, RollingPolicy(), START + timedelta(seconds=later))
     assert found == ({"0": START + timedelta(seconds=300)} if boots else {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "comes_back"),
+    [
+        ({"phase": PHASE.UPGRADING, "booting": True}, True),  # a new OS disk, or a deployment
+        ({"phase": PHASE.UPGRADING}, False),  # of an upgrade
+        ({"phase": PHASE.POWERING, "booting": True}, True),
+        ({"phase": PHASE.POWERING, "wish": PowerWish.STOPPED}, False),
+    ],
+)
+def test_one_that_an_agent_has_in_work_for_a_person_has_as_long_as_its_deadline(
+    fields: dict[str, Any], comes_back: bool
+) -> None:
+    drain = Drain(request_path="/drain", deadline=60)
+    policy = RollingPolicy(provisioning_timeout=600, drain=drain)
+    of = fleet(1, instances={"0": healthy("0", **fields)}, policy=policy)
+    limit = START + timedelta(seconds=660)
+    assert deadline(of, of.instances["0"]) == limit
+    found = newcomers(of, policy, START + timedelta(seconds=659))
+    assert found == ({"0": limit} if comes_back else {})
+    assert newcomers(of, policy, limit) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """New OS disks that people ask for, and the instances that they delete (issue: instances)."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Health, Power, PowerWish, RollingPolicy
-from rollcall_rollout import Fleet, InstancePhase, waiting
+from rollcall_contracts.model import Health, Power, PowerAction, PowerWish, RollingPolicy
+from rollcall_rollout import Fleet, InstancePhase, WaitCode, waiting
 from rollcall_rollout.reimaging import choose
 from rollcall_rollout.state import UpgradeStatus
-from rollcall_testing.fleets import SET, World, fleet, healthy, spec
+from rollcall_testing.fleets import SET, World, fleet, healthy, image, spec
 
 ALL = tuple(str(i) for i in range(10))
 SICK: dict[str, Any] = {"health": Health.UNHEALTHY}
@@ -214,3 +216,72 @@ def test_a_deletion_alone_does_not_try_a_barred_version_again() -> None:
     told.tell(smaller(told, "0", capacity=5))
     assert told.fleet.barred_version == "1.1"
     assert spec().leaving == ()
+
+
+def between(told: World) -> None:
+    """Let an upgrade to 1.1 begin, and its hosts fetch the image; nobody else answers."""
+    kept, told.waiting = told.waiting, []
+    told.tell(e.ImagePublished(image=image("1.1")))
+    told.answer(e.InstanceUpgraded, e.InstanceHealthy, e.InstancePowered)
+    told.waiting += kept
+
+
+def reimaged() -> e.Event:
+    return ask(*ALL)
+
+
+def deployed() -> e.Event:
+    return e.ModelDeployRequested(scale_set=SET, instance_ids=("0", "1"))
+
+
+def restarted() -> e.Event:
+    return e.PowerChangeRequested(
+        scale_set=SET, instance_ids=("0", "1"), change=PowerAction.RESTART, number=1
+    )
+
+
+@pytest.mark.parametrize("asked", [reimaged, deployed, restarted])
+def test_m11_a_batch_waits_for_those_that_come_back_before_one_goes_beyond_the_limit(
+    asked: Callable[[], e.Event],
+) -> None:
+    told = World(fleet=a_fleet(10, i0={"generation": 0}, i1={"generation": 0}))
+    told.tell()
+    told.tell(asked())
+    assert told.down() == 2
+    between(told)
+    assert (told.all(e.BatchStarted), told.down()) == ([], 2)
+    (held,) = told.all(e.BatchHeld)
+    assert held.code == WaitCode.INSTANCES_BOOTING
+    assert held.reason == (
+        "Those that are down leave no room: 2 of 10 unhealthy, 2 allowed, and 2 of them are on "
+        "their way back until 2026-01-01 00:40:00Z."
+    )
+    assert waiting(told.fleet, told.now).message == held.reason
+    told.run()
+    assert (told.upgrade.status, told.most_down) == (UpgradeStatus.COMPLETED, 2)
+    assert set(told.versions_now().values()) == {"1.1"}
+
+
+def test_m11_one_goes_alone_when_those_that_were_to_come_back_have_not_by_their_deadline() -> None:
+    told = World(fleet=a_fleet(10))
+    told.tell()
+    told.tell(ask(*ALL))
+    told.waiting = []
+    between(told)
+    told.later(2399)
+    assert told.all(e.BatchStarted) == []
+    told.later(1)
+    (batch,) = told.all(e.BatchStarted)
+    assert batch.instance_ids == ("2",)
+    assert batch.reason == "1 of 10: at most 2 (20 %) at a time, 2 unhealthy outside, 2 allowed"
+
+
+def test_those_that_get_new_os_disks_are_not_held_against_an_upgrade_that_runs() -> None:
+    told = World(fleet=a_fleet(5, policy={"max_unhealthy_instance_percent": 40}))
+    told.tell()
+    told.tell(ask("0", "1"))
+    between(told)
+    sick = replace(told.fleet.instances["4"], health=Health.UNHEALTHY)
+    told.fleet = replace(told.fleet, instances={**told.fleet.instances, "4": sick})
+    assert told.tell() == []  # 3 of 5 are down, 2 of them because a person asked
+    assert told.all(e.UpgradeFaulted) == []

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import MaintenanceWindow, RollingPolicy
+from rollcall_contracts.model import Drain, MaintenanceWindow, Provisioning, RollingPolicy
 from rollcall_rollout import Fleet, WaitCode, next_wake, waiting, windows
 from rollcall_rollout.holding import closed_windows
-from rollcall_testing.fleets import SET, START, World, fleet
+from rollcall_testing.fleets import SET, START, World, fleet, spec
 
 HOUR = 3600.0
 
@@ -257,3 +257,33 @@ def test_an_upgrade_in_a_closed_window_explains_itself() -> None:
     assert (
         wait.message == "No maintenance window is open; the next one opens at 2026-01-01 02:00:00Z."
     )
+
+
+TOO_LONG = (
+    "A batch is expected to take 14401 s, longer than any maintenance window (14400 s): lengthen "
+    "the window, or make batches shorter by another policy or model, with which they are measured "
+    "anew; a start by hand waits for no window."
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "forgotten"),
+    [
+        ({"policy": RollingPolicy(max_batch_instance_count=1)}, True),
+        ({"policy": RollingPolicy(drain=Drain(request_path="/drain", deadline=5))}, True),
+        ({"provisioning": Provisioning(generation=2)}, True),
+        ({"capacity": 11}, False),
+        ({"minimum_image_age": 5.0}, False),
+    ],
+)
+def test_what_batches_took_is_forgotten_with_the_policy_or_model_by_which_they_took_it(
+    change: dict[str, Any], forgotten: bool
+) -> None:
+    schedule: dict[str, Any] = {"maintenance_windows": (NIGHT,)}
+    world = World(fleet=fleet(versions=("1.0", "1.1"), batch_seconds=(14401.0,), **schedule))
+    world.now = utc("01-02 03:00")
+    (held,) = world.tell()
+    assert held.reason == TOO_LONG
+    world.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(**{"revision": 1, **schedule, **change})))
+    assert world.fleet.batch_seconds == (() if forgotten else (14401.0,))
+    assert (world.types("upgrade.started") == ["upgrade.started"]) is forgotten

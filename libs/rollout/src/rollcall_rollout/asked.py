@@ -71,6 +71,8 @@ def change_model(draft: Draft, event: e.ScaleSetChanged) -> None:
         draft.put(barred_version=None)
         if draft.upgrade is None:
             draft.put(hook=None)  # a version that was rejected is asked about again
+    if _paces_differ(before, after):
+        draft.put(batch_seconds=())  # how long a batch takes is to be measured anew
     if before.image.stream != after.image.stream:
         draft.put(images=(), holds={})  # the other line's; the caller loads this one's
     if before.probe == after.probe:
@@ -102,6 +104,12 @@ def _is_only_sealed_anew(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
         and before.provisioning.generation == after.provisioning.generation
     )
     return is_sealed_anew and before.model_copy(update=same) == after
+
+
+def _paces_differ(before: ScaleSetSpec, after: ScaleSetSpec) -> bool:
+    """Say whether batches may take another time than before: by the policy, or what is made."""
+    generations = (before.provisioning.generation, after.provisioning.generation)
+    return before.policy != after.policy or generations[0] != generations[1]
 
 
 def _endpoint(probe: Probe | None) -> tuple[object, ...] | None:

@@ -19,6 +19,7 @@ class BatchChoice:
 
     instances: tuple[Instance, ...]
     reason: str
+    alone: bool = False  # one healthy instance, beyond the limit
 
 
 def candidates(fleet: Fleet, upgrade: Upgrade) -> list[tuple[Member, Instance]]:
@@ -62,6 +63,7 @@ def choose_batch(
     if outside >= share.allowed:  # no room for a healthy one: first those that are down anyway
         ordered.sort(key=lambda instance: instance.is_healthy)
     chosen: list[Instance] = []
+    alone = False
     for instance in ordered:
         if len(chosen) + len(working) >= full:
             break
@@ -72,12 +74,13 @@ def choose_batch(
             break
         chosen.append(instance)
         outside = remaining
+        alone = instance.is_healthy and not fits
     reason = (
         f"{len(chosen)} of {share.total}{where}: at most {full} ({limit}) at a time, "
         f"{outside} unhealthy outside, {share.allowed} allowed"
         + (f", {len(working)} in flight" if policy.sliding_batches else "")
     )
-    return BatchChoice(instances=tuple(chosen), reason=reason)
+    return BatchChoice(instances=tuple(chosen), reason=reason, alone=alone)
 
 
 def batch_size(upgrade: Upgrade, total: int) -> tuple[int, str]:

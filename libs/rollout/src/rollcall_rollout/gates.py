@@ -81,11 +81,12 @@ def is_elsewhere(instance: Instance) -> bool:
 def newcomers(fleet: Fleet, policy: RollingPolicy, now: datetime) -> dict[str, datetime]:
     """Return the instances that boot because a person wants them, and until when they may.
 
-    New ones, and those that were started, restarted or given a new OS disk. They have as long as an
+    New ones, and those that are started, restarted or given a new OS disk. They have as long as an
     upgraded one (M13), and are not held against an upgrade meanwhile.
     """
     patience = timedelta(seconds=policy.health_timeout)
-    working = timedelta(seconds=policy.provisioning_timeout)
+    draining = policy.drain.deadline if policy.drain is not None else 0
+    working = timedelta(seconds=policy.provisioning_timeout + draining)
     found = {
         instance.id: instance.since + patience
         for instance in fleet.instances.values()
@@ -97,8 +98,9 @@ def newcomers(fleet: Fleet, policy: RollingPolicy, now: datetime) -> dict[str, d
         and now < instance.since + patience
     }
     for instance in fleet.census.working.values():
-        starts = instance.phase is InstancePhase.POWERING and not is_elsewhere(instance)
-        if starts and now < instance.since + working:
+        reimaged = instance.phase is InstancePhase.UPGRADING and instance.booting
+        comes_back = reimaged or instance.phase is InstancePhase.POWERING
+        if comes_back and not is_elsewhere(instance) and now < instance.since + working:
             found[instance.id] = instance.since + working
     return found
 

@@ -33,10 +33,14 @@ def before_batch(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait | BatchC
     choice = choose_batch(fleet, upgrade, candidates(fleet, upgrade))
     if not choice.instances:
         return _no_candidate(fleet, upgrade, choice)
+    if (wait := _no_room_yet(fleet, upgrade, choice, now)) is not None:
+        return wait
     hooked = _asked_of_hook(fleet, upgrade, choice, now)
     if isinstance(hooked, Wait):
         return hooked
-    return wait_for_metric(fleet, upgrade, now) or hooked
+    return (
+        _no_room_yet(fleet, upgrade, hooked, now) or wait_for_metric(fleet, upgrade, now) or hooked
+    )
 
 
 def before_end(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait | None:
@@ -116,6 +120,28 @@ def _booting(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait | None:
     )
 
 
+def _no_room_yet(fleet: Fleet, upgrade: Upgrade, choice: BatchChoice, now: datetime) -> Wait | None:
+    """Wait while those that leave no room are on their way back, before one goes beyond the limit.
+
+    One that was restarted or gets a new OS disk is healthy again soon, or has failed by its
+    deadline; only then may one go alone.
+    """
+    coming = newcomers(fleet, upgrade.policy, now) if choice.alone else {}
+    if not coming:
+        return None
+    share = unhealthy_share(fleet, upgrade.policy)
+    until = min(coming.values())
+    return Wait(
+        code=WaitCode.INSTANCES_BOOTING,
+        message=(
+            f"Those that are down leave no room: {share.count} of {share.total} unhealthy, "
+            f"{share.allowed} allowed, and {len(coming)} of them are on their way back until "
+            f"{_clock(until)}."
+        ),
+        until=until,
+    )
+
+
 def _outside_windows(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait | None:
     if upgrade.started_by is not StartedBy.PLATFORM:
         return None
@@ -141,7 +167,9 @@ def closed_windows(fleet: Fleet, now: datetime) -> Wait | None:
     elif expected > windows.longest(schedule):
         message = (
             f"A batch is expected to take {expected:.0f} s, longer than any maintenance window "
-            f"({windows.longest(schedule):.0f} s): lengthen the window, or make batches shorter."
+            f"({windows.longest(schedule):.0f} s): lengthen the window, or make batches shorter by "
+            "another policy or model, with which they are measured anew; a start by hand waits for "
+            "no window."
         )
     elif closing is not None:
         message = (
