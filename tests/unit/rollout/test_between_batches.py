@@ -160,6 +160,14 @@ def test_a_pause_of_a_set_without_an_upgrade_is_no_change() -> None:
 # --- cancel, and start again ----------------------------------------------------------------------
 
 
+def test_an_upgrade_that_has_come_to_all_bakes_beyond_its_time_limit() -> None:
+    told = world(5, bake_time=3600, upgrade_timeout=1800)
+    told.run()
+    assert told.types("upgrade.") == ["upgrade.started", "upgrade.completed"]
+    assert told.now > START + timedelta(seconds=3600)
+    assert told.fleet.barred_version is None
+
+
 @pytest.mark.parametrize("when", ["before the first batch", "in a batch", "while paused"])
 def test_a_cancelled_upgrade_stops_after_its_batch_and_undoes_nothing(when: str) -> None:
     told = world()

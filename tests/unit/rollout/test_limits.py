@@ -235,3 +235,15 @@ def test_an_override_starts_nothing_where_there_is_nothing_to_do() -> None:
     (held,) = world.tell(e.UpgradeStartRequested(scale_set=SET, override=True))
     assert isinstance(held, e.UpgradeHeld)
     assert held.error.message == "every instance is at the latest version, 1.0"
+
+
+@pytest.mark.parametrize("override", [True, False])
+def test_a_fix_that_is_brought_to_a_sick_set_is_not_held_in_others_for_what_stays_sick(
+    override: bool,
+) -> None:
+    world = small(10, sick=(0, 1, 2, 3) if override else ())
+    world.sick = lambda id, version: id == "0"
+    world.tell(e.UpgradeStartRequested(scale_set=SET, override=override, reason="the fix"))
+    world.run()
+    assert world.last(e.UpgradeFaulted).error.code == FailureCode.UNHEALTHY_UPGRADED
+    assert bool(world.all(e.ImageHeld)) is not override

@@ -250,3 +250,16 @@ def test_the_next_batch_does_not_count_those_of_a_surge_as_part_of_the_set() -> 
     assert reasons == {
         "2 of 10: at most 2 (20 %) at a time, 0 unhealthy outside, 2 allowed",
     }
+
+
+def test_an_instance_whose_successor_a_person_deletes_is_left_out_and_its_batch_ends() -> None:
+    told = world(4)
+    told.until("batch.started")
+    (batch,) = told.all(e.BatchStarted)
+    smaller = spec(3, revision=1, policy=SURGE, leaving=tuple(batch.replacements.values()))
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=smaller))
+    assert told.upgrade.members["0"].state is MemberState.SKIPPED
+    told.run()
+    assert told.types("upgrade.faulted", "image.held") == []  # it says nothing of the version
+    assert set(told.versions_now().values()) == {"1.1"}
+    assert len(told.fleet.instances) == 3

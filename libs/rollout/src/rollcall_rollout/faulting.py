@@ -29,7 +29,7 @@ def fault(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Failure | None:
         or _too_many_failed(fleet, upgrade)
         or _withdrawn(fleet, upgrade)
         or metric_fault(upgrade)
-        or _too_long(upgrade, now)
+        or _too_long(fleet, upgrade, now)
         or _too_sick(fleet, upgrade, now)
     )
 
@@ -44,8 +44,8 @@ def faulted(fleet: Fleet, upgrade: Upgrade, error: Failure) -> list[e.Event]:
     )
     version = upgrade.image.version
     known = version in fleet.holds or not fleet.offers(upgrade.image)
-    if error.code not in OF_THE_VERSION or upgrade.rollback_of is not None or known:
-        return [ended]
+    if error.code not in OF_THE_VERSION or upgrade.is_forced or known:
+        return [ended]  # what does not heal in a sick set was sick before the version came
     held = e.ImageHeld(
         image=upgrade.image,
         by_set=fleet.spec.scale_set,
@@ -114,9 +114,10 @@ def _withdrawn(fleet: Fleet, upgrade: Upgrade) -> Failure | None:
     )
 
 
-def _too_long(upgrade: Upgrade, now: datetime) -> Failure | None:
+def _too_long(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Failure | None:
+    """Stop what takes too long, while instances remain: one that only bakes has come to all."""
     limit = timeout_at(upgrade)
-    if limit is None or now < limit:
+    if limit is None or now < limit or not (fleet.census.pending or fleet.census.in_flight):
         return None
     return Failure(
         code=FailureCode.UPGRADE_TIMEOUT,

@@ -9,7 +9,7 @@ from rollcall_contracts.model import Health, PowerAction, PowerWish
 
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.powering import note_request
-from rollcall_rollout.state import Instance, InstancePhase, MemberState, MetricCheck
+from rollcall_rollout.state import Instance, InstancePhase, Member, MemberState, MetricCheck
 
 Request = e.HostRequest | e.ImageFetchRequested | e.ProbeRequested | e.MetricQueryRequested
 
@@ -127,6 +127,8 @@ def _request_change(
 
 def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
     """Note in the upgrade that an instance goes; one whose place is taken has succeeded."""
+    if instance.replaces is not None:
+        _lose_successor(draft, instance, draft.member(instance.replaces), now)
     member = draft.member(instance.id)
     if member is None:
         return
@@ -136,3 +138,12 @@ def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
         draft.put_instance(replace(successor, replaces=None))
     else:
         draft.drop_member(instance.id)
+
+
+def _lose_successor(
+    draft: Draft, successor: Instance, member: Member | None, now: datetime
+) -> None:
+    """Leave an instance out whose successor is deleted: that says nothing of the version."""
+    if member is not None and member.state is MemberState.SURGING:
+        reason = f"instance {successor.id}, which was to take its place, is deleted"
+        draft.put_member(replace(member, state=MemberState.SKIPPED, since=now, reason=reason))

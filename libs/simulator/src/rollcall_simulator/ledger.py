@@ -415,6 +415,9 @@ class Ledger:
                     part.state = RETURNING
             case e.InstancesDeleteRequested():
                 instance.phase = DELETING
+                replaced = self.part(instance.replaces) if instance.replaces else None
+                if replaced is not None and replaced.state == SURGING:
+                    replaced.state = SKIPPED  # its successor goes
                 self._leave(id, part)
 
     def _leave(self, id: str, part: Part | None) -> None:
