@@ -13,9 +13,11 @@ from rich.console import Console, RenderableType
 from rollcall_cli import explain, plan, replay
 from rollcall_cli.main import app
 from rollcall_cli.moments import length, local
+from rollcall_cli.session import Session
 from rollcall_contracts import events as e
-from rollcall_contracts.model import FailureCode, RollingPolicy
+from rollcall_contracts.model import Failure, FailureCode, RollingPolicy
 from rollcall_rollout import Fleet
+from rollcall_rollout.state import Hold
 from rollcall_simulator.engine import Answers, Behaviour, run
 from rollcall_simulator.pace import pace
 from rollcall_simulator.planning import Plan, Wish
@@ -26,6 +28,7 @@ from rollcall_simulator.snapshot import Snapshot
 from rollcall_testing.fleets import SET, START, fleet, image, spec
 from typer.testing import CliRunner
 
+HOLDS = {"1.1": Hold(by_set="/sets/db", upgrade_id="u", error=Failure(code="F", message="bad"))}
 NOW = datetime(2026, 5, 2, 20, 30, tzinfo=UTC)
 
 
@@ -199,6 +202,27 @@ def test_a_replay_shows_both_side_by_side() -> None:
     assert (document["same"], document["succeeds"]) == (False, True)
     assert document["recorded"]["error"]["code"] == FailureCode.UNHEALTHY_UPGRADED
     assert document["unreached"] == ["2", "3", "4", "5", "6", "7", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (fleet(5, versions=("1.0", "1.1")), 0),
+        (fleet(5), 0),  # there is nothing to do
+        (fleet(5, versions=("1.0", "1.1"), automatic_os_upgrade=False), 0),  # by hand it would
+        (fleet(5, versions=("1.0", "1.1"), automatic_os_upgrade=False, holds=HOLDS), 1),
+    ],
+)
+def test_the_exit_code_of_a_plan_says_whether_it_comes_to_a_good_end(
+    monkeypatch: pytest.MonkeyPatch, value: Fleet, code: int
+) -> None:
+    snapshot = Snapshot(at=START, fleet=value, provisioning=(), healthy=())
+    monkeypatch.setattr(plan, "_snapshot", lambda api, id: snapshot)
+    monkeypatch.setattr(Session, "find", lambda session, name: SET)
+    environment = {"ROLLCALL_API_TOKEN": "t", "ROLLCALL_URL": "http://127.0.0.1:9"}
+    done = CliRunner().invoke(app, ["plan", "web", "--json"], env=environment)
+    assert done.exit_code == code, done.output
+    assert json.loads(done.stdout)["succeeds"] is (code == 0)
 
 
 # --- slips ----------------------------------------------------------------------------------------

@@ -67,6 +67,28 @@ def too_young() -> World:
     return World(fleet=fleet(images=(image("1.0"), young), minimum_image_age=7200))
 
 
+def withdrawn() -> World:
+    told = world(4)
+    told.run()
+    told.tell(e.ImageWithdrawn(image=image("1.1")))
+    return told
+
+
+def stuck_and_outside_windows() -> World:
+    later = MaintenanceWindow.model_validate(
+        {"start": "2026-01-01T10:00", "time_zone": "UTC", "duration": 3600}
+    )
+    stuck = {"4": healthy("4", phase=InstancePhase.DELETING, attempt=2)}
+    everyone = {**{str(i): healthy(str(i)) for i in range(4)}, **stuck}
+    return world(4, instances=everyone, maintenance_windows=(later,))
+
+
+def sick_and_without_hosts() -> World:
+    everyone = {**{str(i): healthy(str(i)) for i in range(4)}}
+    everyone |= {id: SICK[id] for id in "01"}
+    return world(5, instances=everyone, hosts=())
+
+
 def baking() -> World:
     told = world(2, policy=RollingPolicy(bake_time=600))
     told.answer()
@@ -411,6 +433,37 @@ SENTENCES: list[tuple[Callable[[], World], WaitCode, str]] = [
         ),
         WaitCode.NOTHING,
         "Nothing: the set follows version 1.0.",
+    ),
+    (
+        lambda: world(
+            4, image=ImageReference(publisher="Contoso", offer="Web", sku="stable", version="1.1")
+        ),
+        WaitCode.PINNED,
+        "4 instances are not at version 1.1, which the model names: 0, 1, 2, 3. Only sets that "
+        "follow 'latest' are upgraded by themselves; POST manualupgrade brings those that it names "
+        "to the model.",
+    ),
+    (
+        withdrawn,
+        WaitCode.NOTHING,
+        "Nothing: the set follows version 1.0. 4 instances run a higher one, which was withdrawn "
+        "or does not count as the latest; they stay on it until there is one above it, or a person "
+        "asks for a rollback.",
+    ),
+    (
+        stuck_and_outside_windows,
+        WaitCode.OUTSIDE_WINDOWS,
+        "No maintenance window is open; the next one opens at 2026-01-01 10:00:00Z. Besides: "
+        "Instances are made, changed or deleted: 4.",
+    ),
+    (
+        sick_and_without_hosts,
+        WaitCode.UNHEALTHY,
+        "Rolling Upgrade failed due to exceeding the MaxUnhealthyInstancePercent value before any "
+        "batch started: 50% of instances are in an unhealthy state - more than the threshold of "
+        "20% (2 of 4 unhealthy (50 %) > 20 %). It starts when they are healthy; to bring a fix "
+        "to them, start it by hand with an override. Besides: 1 of 5 instances are missing. No "
+        "agent has reported lately: start one.",
     ),
     (
         lambda: World(fleet=fleet(versions=())),

@@ -297,3 +297,13 @@ def test_a_scale_in_takes_it_after_the_unhealthy_and_before_the_rest() -> None:
     again.fleet = replace(again.fleet, images=(image("1.0"),))
     again.tell(e.ScaleSetChanged(scale_set=SET, spec=smaller.model_copy(update={"capacity": 3})))
     assert again.last(e.InstancesDeleteRequested).instances[0].instance_id == "1"
+
+
+def test_a_start_by_hand_says_that_those_below_the_version_are_at_work() -> None:
+    told = world(3, versions=BOTH, automatic_os_upgrade=False)
+    told.tell(ask(PowerAction.RESTART, "0", "1", "2"))
+    told.tell(e.UpgradeStartRequested(scale_set=SET))
+    assert told.last(e.UpgradeHeld).reason == (
+        "3 instances are below version 1.1, and all of them are restarted, changed or deleted at "
+        "the moment: ask again when that is done"
+    )

@@ -10,6 +10,7 @@ from rollcall_contracts.model import (
     Failure,
     Health,
     HookAction,
+    ImageReference,
     LifecycleHook,
     LifecycleHookType,
     MaintenanceWindow,
@@ -26,6 +27,8 @@ from rollcall_testing.fleets import START, fleet, healthy, image
 
 PACE = pace((30, 40, 50), (5, 10, 15))
 NEXT = Wish(version="2.0")
+HELD = Hold(by_set="/sets/other", upgrade_id="u", error=Failure(code="F", message="it failed"))
+PINNED = ImageReference(publisher="Contoso", offer="Web", sku="stable", version="1.0")
 
 
 def plan_of(value: Fleet, wish: Wish = NEXT, at: datetime = START) -> Plan:
@@ -252,3 +255,20 @@ def test_nothing_of_the_wish_is_left_in_the_snapshot() -> None:
     plan(snapshot, PACE, Wish(version="1.0", policy=RollingPolicy(bake_time=5)))
     assert snapshot.fleet.images == (image("1.0"), image("1.1"))
     assert snapshot.fleet.spec.policy == RollingPolicy()
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (with_sick(fleet(10, automatic_os_upgrade=False), *"012345"), WaitCode.UNHEALTHY),
+        (fleet(4, automatic_os_upgrade=False, holds={"2.0": HELD}), WaitCode.VERSION_HELD),
+        (fleet(4, barred_version="2.0", holds={"2.0": HELD}), WaitCode.VERSION_HELD),
+        (with_sick(fleet(10, barred_version="2.0"), *"012345"), WaitCode.UNHEALTHY),
+        (fleet(4, image=PINNED), WaitCode.PINNED),
+    ],
+)
+def test_what_refuses_a_start_by_hand_too_is_no_success(value: Fleet, code: WaitCode) -> None:
+    planned = plan_of(value)
+    assert (planned.courses, planned.by_hand) == ([], None)
+    assert planned.wait is not None
+    assert (planned.wait.code, planned.succeeds) == (code, False)

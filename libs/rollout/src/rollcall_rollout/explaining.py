@@ -5,13 +5,14 @@ from datetime import datetime
 from heapq import nsmallest
 
 from rollcall_contracts.model import LATEST, Health
+from rollcall_contracts.versions import version_key
 
 from rollcall_rollout import reimaging
 from rollcall_rollout.fetching import fetch_deadline, unfetched
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import unhealthy_share
 from rollcall_rollout.holding import answer_awaited, held_version
-from rollcall_rollout.sizing import count_staying
+from rollcall_rollout.sizing import count_staying, why_missing
 from rollcall_rollout.starting import before_start, due
 from rollcall_rollout.state import InstancePhase, Member, MemberState, Upgrade
 from rollcall_rollout.upgrading import awaited
@@ -37,7 +38,11 @@ def _wait(fleet: Fleet, now: datetime) -> Wait:
         )
     if fleet.upgrade is not None:
         return _of_upgrade(fleet, fleet.upgrade, now)
-    return _of_size(fleet) or _of_deployment(fleet) or _before_upgrade(fleet, now)
+    hold = _of_start(fleet, now)
+    other = _of_size(fleet, now) or _of_deployment(fleet)
+    if hold is not None and other is not None:  # the one does not hide the other
+        return replace(hold, message=f"{hold.message} Besides: {other.message}")
+    return hold or other or _of_versions(fleet)
 
 
 def _of_upgrade(fleet: Fleet, upgrade: Upgrade, now: datetime) -> Wait:
@@ -112,16 +117,19 @@ def _doing(fleet: Fleet, member: Member) -> str:
     return f"instance {member.id}{where}: {_DOING[member.state]}{health}"
 
 
-def _of_size(fleet: Fleet) -> Wait | None:
+def _of_size(fleet: Fleet, now: datetime) -> Wait | None:
     missing = fleet.spec.capacity - count_staying(fleet)
     busy = [i.id for i in fleet.instances.values() if i.is_busy]
     if missing == 0 and not busy:
         return None
     if missing > 0:
-        why = fleet.held[1].message if fleet.held is not None and not fleet.held[0] else ""
+        why = why_missing(fleet, fleet.image_of_new(now))
         return Wait(
             code=WaitCode.INSTANCES_MISSING,
-            message=f"{missing} of {fleet.spec.capacity} instances are missing. {why}".rstrip(),
+            message=(
+                f"{missing} of {fleet.spec.capacity} instances are missing. "
+                f"{why.message if why is not None else ''}"
+            ).rstrip(),
         )
     if missing < 0:
         return Wait(
@@ -163,24 +171,35 @@ def _of_deployment(fleet: Fleet) -> Wait | None:
     )
 
 
-def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
+def _of_start(fleet: Fleet, now: datetime) -> Wait | None:
+    """Say what holds an upgrade back that would start by itself."""
     target = due(fleet, now)
-    if target is not None:
-        wait = before_start(fleet, target, now)
-        if wait is not None:
-            return answer_awaited(fleet.hook) if wait.asks and fleet.hook else wait
+    wait = before_start(fleet, target, now) if target is not None else None
+    return answer_awaited(fleet.hook) if wait is not None and wait.asks and fleet.hook else wait
+
+
+def _of_versions(fleet: Fleet) -> Wait:
+    """Say why no upgrade is due."""
     latest = fleet.latest
     if latest is None:
         return Wait(
             code=WaitCode.NOTHING,
             message="No version is published for the set's image reference.",
         )
-    behind = [
-        i for i in fleet.instances.values() if i.version is not None and i.version != latest.version
-    ]
-    if not behind or fleet.spec.image.version != LATEST:
-        what = latest.version if fleet.spec.image.version == LATEST else fleet.spec.image.version
-        return Wait(code=WaitCode.NOTHING, message=f"Nothing: the set follows version {what}.")
+    if fleet.spec.image.version != LATEST:
+        return _of_pinned(fleet)
+    there = [i for i in fleet.instances.values() if i.version is not None]
+    behind = [i for i in there if version_key(i.version or "") < latest.order]
+    if not behind:
+        above = sum(i.version != latest.version for i in there)
+        stays = (
+            f" {above} instances run a higher one, which was withdrawn or does not count as the "
+            "latest; they stay on it until there is one above it, or a person asks for a rollback."
+        )
+        return Wait(
+            code=WaitCode.NOTHING,
+            message=f"Nothing: the set follows version {latest.version}.{stays if above else ''}",
+        )
     if not fleet.spec.automatic_os_upgrade:
         return Wait(
             code=WaitCode.SWITCHED_OFF,
@@ -205,6 +224,24 @@ def _before_upgrade(fleet: Fleet, now: datetime) -> Wait:
         message=(
             f"Version {fleet.barred_version} did not succeed in this set and is not tried again by "
             "itself: a newer version, any model update, or a start by hand does."
+        ),
+    )
+
+
+def _of_pinned(fleet: Fleet) -> Wait:
+    """Say whether all are at the version that the model names: nothing brings them there alone."""
+    pinned = fleet.spec.image.version
+    elsewhere = [
+        i.id for i in fleet.instances.values() if i.version is not None and i.version != pinned
+    ]
+    if not elsewhere:
+        return Wait(code=WaitCode.NOTHING, message=f"Nothing: the set follows version {pinned}.")
+    return Wait(
+        code=WaitCode.PINNED,
+        message=(
+            f"{len(elsewhere)} instances are not at version {pinned}, which the model names: "
+            f"{_names(sorted(elsewhere, key=int))}. Only sets that follow 'latest' are upgraded "
+            "by themselves; POST manualupgrade brings those that it names to the model."
         ),
     )
 

@@ -107,9 +107,7 @@ def deletion_retry(fleet: Fleet, instance: Instance) -> datetime:
 def _create(fleet: Fleet, staying: int, now: datetime) -> list[e.Event]:
     image = fleet.image_of_new(now)
     missing = fleet.spec.capacity - staying
-    held = []
-    if image is None or (missing > 0 and not hosts_with_room(fleet)):
-        held = _hold(fleet, missing, image)
+    held = _hold(fleet, missing, image)
     if image is None:
         return held
     retried = [i for i in fleet.census.working.values() if _creation_due(i, now)]
@@ -146,28 +144,37 @@ def _requests(
 
 def _hold(fleet: Fleet, missing: int, image: Image | None) -> list[e.Event]:
     """Say once why instances are missing and none is made."""
-    if missing <= 0:
+    error = why_missing(fleet, image) if missing > 0 else None
+    if error is None:
         return []
-    if image is None:
-        wanted = fleet.spec.image
-        code = "ImageNotFound"
-        message = (
-            f"No version of {wanted.publisher}/{wanted.offer}/{wanted.sku} matches "
-            f"'{wanted.version}': publish one in a feed, or correct the image reference."
-        )
-    elif fleet.hosts:
-        code, message = "NoHostAvailable", "No host has room for another instance: add a host."
-    else:
-        code, message = "NoHostAvailable", "No agent has reported lately: start one."
-    if fleet.held is not None and (fleet.held[0] or fleet.held[1].code == code):
+    if fleet.held is not None and (fleet.held[0] or fleet.held[1].code == error.code):
         return []  # said already, or what holds an upgrade is more important
     return [
         e.ScaleSetHeld(
             scale_set=fleet.spec.scale_set,
-            error=Failure(code=code, message=message),
+            error=error,
             reason=f"{missing} instances are missing",
         )
     ]
+
+
+def why_missing(fleet: Fleet, image: Image | None) -> Failure | None:
+    """Return why no instance can be made now, if so."""
+    if image is None:
+        wanted = fleet.spec.image
+        return Failure(
+            code="ImageNotFound",
+            message=(
+                f"No version of {wanted.publisher}/{wanted.offer}/{wanted.sku} matches "
+                f"'{wanted.version}': publish one in a feed, or correct the image reference."
+            ),
+        )
+    if hosts_with_room(fleet):
+        return None
+    message = "No host has room for another instance: add a host."
+    if not fleet.hosts:
+        message = "No agent has reported lately: start one."
+    return Failure(code="NoHostAvailable", message=message)
 
 
 def creation_retry(instance: Instance) -> datetime | None:

@@ -127,7 +127,7 @@ def _start_for_a_person(fleet: Fleet, now: datetime) -> list[e.Event]:
     elif target is None:
         why = "no version is published for the set's image reference"
     elif not _to_upgrade(fleet, target):
-        why = f"every instance is at the latest version, {target.version}"
+        why = _none_to_upgrade(fleet, target)
     elif all(instance.is_excluded for instance in _to_upgrade(fleet, target)):
         why = ALL_EXCLUDED
     elif not fleet.start_override:
@@ -145,6 +145,21 @@ def _start_for_a_person(fleet: Fleet, now: datetime) -> list[e.Event]:
             reason=why or "",
         )
     ]
+
+
+def _none_to_upgrade(fleet: Fleet, target: Image) -> str:
+    """Return why a person's upgrade has no instance to include."""
+    below = [
+        i
+        for i in fleet.instances.values()
+        if i.version is not None and version_key(i.version) < target.order
+    ]
+    if below:
+        return (
+            f"{len(below)} instances are below version {target.version}, and all of them are "
+            "restarted, changed or deleted at the moment: ask again when that is done"
+        )
+    return f"every instance is at the latest version, {target.version}"
 
 
 def _started(fleet: Fleet, target: Image, by: StartedBy, now: datetime) -> list[e.Event]:

@@ -32,6 +32,7 @@ class WaitCode(StrEnum):
     DEPLOYING = "ModelDeployment"
     UNHEALTHY = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
     VERSION_BARRED = "VersionBarred"
+    PINNED = "VersionPinned"
     SWITCHED_OFF = "AutomaticOSUpgradeOff"
     EXCLUDED = "InstancesExcluded"
     NOTHING = "UpToDate"

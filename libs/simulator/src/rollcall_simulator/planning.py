@@ -99,7 +99,10 @@ def plan(snapshot: Snapshot, pace: Pace, wish: Wish | None = None) -> Plan:
             trial = replace(trial, asked=True)
             timeline = trial.run()
             courses = trial.courses(timeline)
-            by_hand, wait = (wait.code, None) if courses else (None, _refusal(timeline) or wait)
+            if courses:
+                by_hand, wait = wait.code, None
+            else:
+                wait = _refusal(timeline, WaitCode.PINNED if pinned else wait.code) or wait
     first = courses[0] if courses else None
     return Plan(
         scale_set=fleet.spec.scale_set,
@@ -196,11 +199,13 @@ class _Trial:
         return any(u.id == course.upgrade_id and u.status is UpgradeStatus.FAULTED for u in ended)
 
 
-def _refusal(timeline: Timeline) -> Wait | None:
-    """Return why a start by hand is refused."""
+def _refusal(timeline: Timeline, otherwise: WaitCode) -> Wait | None:
+    """Return why a start by hand is refused; where no hold says it, by the code of the wait."""
     for entry in timeline.entries:
         if isinstance(entry.event, e.UpgradeHeld):
-            return Wait(code=WaitCode.NOTHING, message=entry.event.reason)
+            held = entry.event.error.code
+            code = WaitCode(held) if held in {*WaitCode} else otherwise
+            return Wait(code=code, message=entry.event.reason)
     return None
 
 
