@@ -210,6 +210,39 @@ def test_one_that_failed_and_was_left_on_the_new_disk_goes_back_too() -> None:
     assert told.down() == 0
 
 
+def test_a_surge_has_a_way_back_too() -> None:
+    told = upgraded(4, policy=RollingPolicy(max_surge=True))
+    assert told.versions_now() == dict.fromkeys("4567", "1.1")
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+    assert {instance.previous_version for instance in told.fleet.instances.values()} == {None}
+    assert refused(told).error.code == FailureCode.NOT_ALLOWED
+
+
+def test_a_surge_that_partly_had_no_room_goes_back_as_a_whole() -> None:
+    told = World(
+        fleet=fleet(4, versions=BOTH, policy=RollingPolicy(max_surge=True)),
+        room={"host-1": 3, "host-2": 2},
+    )
+    told.run()
+    told.tell(BACK)
+    told.run()
+    assert list(told.versions_now().values()) == ["1.0"] * 4
+
+
+def test_one_that_failed_on_its_way_back_has_no_way_to_the_bad_version() -> None:
+    told = upgraded(5)
+    failed = e.InstanceFailed(
+        scale_set=SET, instance_id="0", attempt=3, error=broken("0"), version="1.0"
+    )
+    told.tell(BACK)
+    told.until("batch.started")
+    told.tell(failed)
+    assert (instance := told.fleet.instances["0"]).version == "1.0"
+    assert instance.previous_version is None
+
+
 def test_one_that_was_restored_is_no_part_of_a_rollback() -> None:
     policy = RollingPolicy(max_unhealthy_upgraded_instance_percent=100)
     told = World(

@@ -79,6 +79,30 @@ def test_a_successor_stays_in_its_zone() -> None:
     assert [told.fleet.instances[id].zone for id in "4567"] == ["a", "a", "b", "b"]
 
 
+def test_a_successor_keeps_the_protection_from_scale_in() -> None:
+    instances = {str(i): healthy(str(i), protect_from_scale_in=i == 2) for i in range(5)}
+    told = world(instances=instances)
+    told.run()
+    protected = [i.id for i in told.fleet.instances.values() if i.protect_from_scale_in]
+    assert protected == ["7"]
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(1, revision=1, policy=SURGE)))
+    told.run()
+    assert list(told.fleet.instances) == ["7"]
+
+
+def test_one_that_is_protected_while_its_successor_boots_is_protected_by_that_too() -> None:
+    told = world()
+    told.until("batch.started")
+    told.tell(
+        e.InstanceProtectionChanged(
+            scale_set=SET, instance_id="0", protect_from_scale_set_actions=True
+        )
+    )
+    told.run()
+    successor = told.fleet.instances["5"]
+    assert (successor.version, successor.protect_from_scale_set_actions) == ("1.1", True)
+
+
 def test_successors_are_drained_like_all_others() -> None:
     drain = Drain(request_path="/drain", deadline=30)
     told = world(policy=RollingPolicy(max_surge=True, drain=drain))

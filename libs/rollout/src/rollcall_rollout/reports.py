@@ -84,18 +84,22 @@ def _previous(
 ) -> str | None:
     """Return the version that a rollback would bring the instance back to."""
     upgrade = draft.upgrade
-    if not isinstance(event, e.InstanceUpgraded):
+    if isinstance(event, e.InstanceCreated):
+        return instance.previous_version  # of a surge: what ran in its place
+    if isinstance(event, e.InstanceRestored):
         return None
     if upgrade is not None and upgrade.rollback_of is not None:
         return None  # never in a loop
     return instance.previous_version if event.version == instance.version else instance.version
 
 
-def _left_behind(instance: Instance, event: e.InstanceFailed) -> str | None:
+def _left_behind(draft: Draft, instance: Instance, event: e.InstanceFailed) -> str | None:
     """Return the version before, when the new OS disk is in place though it does not work."""
+    upgrade = draft.upgrade
     changed = event.version is not None and event.version != instance.version
     if instance.phase is InstancePhase.UPGRADING and changed:
-        return instance.version
+        back = upgrade is not None and upgrade.rollback_of is not None
+        return None if back else instance.version  # never in a loop
     return instance.previous_version
 
 
@@ -122,7 +126,7 @@ def _failed(draft: Draft, instance: Instance, event: e.InstanceFailed, now: date
                 error=event.error,
                 booting=False,
                 version=event.version or instance.version,
-                previous_version=_left_behind(instance, event),
+                previous_version=_left_behind(draft, instance, event),
             )
         )
     else:

@@ -45,7 +45,8 @@ def _request_creation(
     number = int(order.instance_id)
     known = draft.instance(order.instance_id)
     zone = zones[number % len(zones)] if zones else None
-    if order.replaces is not None and (old := draft.instance(order.replaces)) is not None:
+    old = draft.instance(order.replaces) if order.replaces is not None else None
+    if old is not None:
         zone = old.zone
     draft.put_instance(
         Instance(
@@ -57,6 +58,7 @@ def _request_creation(
             created_at=known.created_at if known else now,
             zone=zone,
             replaces=order.replaces,
+            previous_version=_way_back(draft, old, event.image.version),
             # What a person protected stays protected, also when its creation is tried again.
             protect_from_scale_in=known is not None and known.protect_from_scale_in,
             protect_from_scale_set_actions=(
@@ -74,6 +76,14 @@ def _request_creation(
     room = draft.get("room")
     if known is None and event.host in room:
         draft.put(room={**room, event.host: max(0, room[event.host] - 1)})
+
+
+def _way_back(draft: Draft, old: Instance | None, version: str) -> str | None:
+    """Return the version that a rollback would bring the successor of an instance back to."""
+    upgrade = draft.upgrade
+    if old is None or (upgrade is not None and upgrade.rollback_of is not None):
+        return None  # never in a loop
+    return old.previous_version if version == old.version else old.version
 
 
 def _wishes(known: Instance | None) -> dict[str, Any]:
@@ -126,7 +136,10 @@ def _request_change(
 
 
 def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
-    """Note in the upgrade that an instance goes; one whose place is taken has succeeded."""
+    """Note in the upgrade that an instance goes; one whose place is taken has succeeded.
+
+    What a person protected stays protected, by whichever instance has the place.
+    """
     if instance.replaces is not None:
         _lose_successor(draft, instance, draft.member(instance.replaces), now)
     member = draft.member(instance.id)
@@ -135,7 +148,19 @@ def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
     successor = draft.instance(member.replacement) if member.replacement else None
     if member.state is MemberState.SURGING and successor is not None and successor.is_healthy:
         draft.put_member(replace(member, state=MemberState.SUCCEEDED, since=now))
-        draft.put_instance(replace(successor, replaces=None))
+        draft.put_instance(
+            replace(
+                successor,
+                replaces=None,
+                protect_from_scale_in=(
+                    successor.protect_from_scale_in or instance.protect_from_scale_in
+                ),
+                protect_from_scale_set_actions=(
+                    successor.protect_from_scale_set_actions
+                    or instance.protect_from_scale_set_actions
+                ),
+            )
+        )
     else:
         draft.drop_member(instance.id)
 

@@ -426,6 +426,9 @@ class Ledger:
         successor = self.instances.get(part.successor) if part.successor else None
         if part.state == SURGING and successor is not None and successor.is_healthy:
             part.state, successor.replaces = GOOD, None
+            old = self.instances[id]
+            successor.protected |= old.protected
+            successor.protected_from_scale_in |= old.protected_from_scale_in
         else:
             del self.upgrade.parts[id]
 
