@@ -128,14 +128,17 @@ def test_left_out_ones_do_not_count_as_upgraded() -> None:
     assert "100% of instances" in told.last(e.UpgradeFaulted).error.message
 
 
-def test_a_rollback_leaves_out_what_is_protected() -> None:
+def test_a_rollback_leaves_out_what_is_protected_and_names_it() -> None:
     told = world(3)
     told.run()
     told.tell(protect("1", protect_from_scale_set_actions=True))
     told.tell(e.UpgradeRollbackRequested(scale_set=SET))
     told.run()
     assert told.versions_now() == {"0": "1.0", "1": "1.1", "2": "1.0"}
-    assert told.last(e.UpgradeStarted).instance_ids == ("0", "2")
+    skipped = told.last(e.InstancesSkipped)
+    assert (skipped.instance_ids, skipped.reason) == (("1",), "protectFromScaleSetActions")
+    assert told.batches()[3:] == ["0", "2"]
+    assert told.last(e.UpgradeStarted).reason == "2 instances go back from 1.1 to 1.0"
 
 
 # --- scale-in -------------------------------------------------------------------------------------

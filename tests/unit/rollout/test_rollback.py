@@ -9,6 +9,7 @@ from rollcall_contracts.model import (
     Health,
     MetricOutcome,
     Power,
+    PowerAction,
     RollingPolicy,
     StartedBy,
 )
@@ -29,6 +30,7 @@ from rollcall_testing.fleets import (
 
 BOTH = ("1.0", "1.1")
 BACK = e.UpgradeRollbackRequested(scale_set=SET)
+NOTHING_TO_UNDO = "the last upgrade changed no instance: there is nothing to undo"
 
 
 def upgraded(capacity: int = 10, versions: tuple[str, ...] = BOTH, **fields: Any) -> World:
@@ -37,6 +39,11 @@ def upgraded(capacity: int = 10, versions: tuple[str, ...] = BOTH, **fields: Any
     told.run()
     assert told.upgrade.status is UpgradeStatus.COMPLETED
     return told
+
+
+def power(change: PowerAction, number: int) -> e.PowerChangeRequested:
+    """Return a person's wish of the last of five instances."""
+    return e.PowerChangeRequested(scale_set=SET, instance_ids=("4",), change=change, number=number)
 
 
 def refused(told: World) -> e.UpgradeHeld:
@@ -114,7 +121,7 @@ def test_nothing_is_rolled_back_twice() -> None:
     assert {instance.previous_version for instance in told.fleet.instances.values()} == {None}
     assert told.fleet.last_version is None
     held = refused(told)
-    assert held.error.message == ("the last upgrade changed no instance: there is nothing to undo")
+    assert held.error.message == NOTHING_TO_UNDO
     assert set(told.versions_now().values()) == {"1.0"}
 
 
@@ -291,6 +298,12 @@ def test_a_rollback_that_fails_stops_and_restores_nothing() -> None:
     assert told.upgrade.status is UpgradeStatus.FAULTED
     assert told.batches()[5:] == ["0 1"]
     assert told.types("instances.restore_requested") == []
+    assert told.fleet.barred_version is None  # the version before is not to blame
+    told.fails = lambda id, request: None
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+    assert refused(told).error.message == NOTHING_TO_UNDO
     assert [hold.image.version for hold in told.all(e.ImageHeld)] == ["1.1"]  # never of the old one
 
 
@@ -302,6 +315,128 @@ def test_a_rollback_can_be_cancelled() -> None:
     told.run()
     assert told.upgrade.status is UpgradeStatus.CANCELLED
     assert list(told.versions_now().values()).count("1.0") == 2
+    assert (told.fleet.last_version, told.fleet.barred_version) == ("1.1", None)
+
+
+def test_a_rollback_that_was_cancelled_can_be_asked_for_again_and_goes_no_version_too_far() -> None:
+    told = upgraded(versions=("0.9", "1.0", "1.1"))
+    told.tell(BACK)
+    told.until("batch.started")
+    told.tell(e.UpgradeCancelRequested(scale_set=SET))
+    told.run()
+    told.tell(BACK)
+    assert told.last(e.UpgradeStarted).instance_ids == tuple("23456789")
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+    assert refused(told).error.message == NOTHING_TO_UNDO
+
+
+def test_new_instances_get_the_version_before_also_when_the_rollback_did_not_end() -> None:
+    told = upgraded()
+    told.tell(BACK)
+    told.until("batch.started")
+    told.tell(e.UpgradeCancelRequested(scale_set=SET))
+    told.run()
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(12, revision=1)))
+    told.run()
+    assert {told.versions_now()[id] for id in ("10", "11")} == {"1.0"}
+
+
+def test_one_failure_on_the_way_back_does_not_send_new_instances_to_the_bad_version() -> None:
+    told = upgraded()
+    told.sick = lambda id, version: id == "9"
+    told.tell(BACK)
+    told.run()
+    assert told.upgrade.status is UpgradeStatus.COMPLETED
+    assert told.fleet.barred_version is None
+    told.sick = lambda id, version: False
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(12, revision=1)))
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_is_powered_off_is_named_and_goes_back_when_a_person_asks_again() -> None:
+    told = upgraded(5)
+    told.tell(power(PowerAction.POWER_OFF, 1))
+    told.answer()
+    told.tell(BACK)
+    skipped = told.last(e.InstancesSkipped)
+    assert (skipped.instance_ids, skipped.reason) == (("4",), "powered off by a person")
+    told.run()
+    assert told.last(e.UpgradeCompleted).reason == (
+        "no instance remains; 4 of 5 succeeded, 1 left out"
+    )
+    assert refused(told).error.message == (
+        "every instance that runs version 1.1 is protected, or powered off: 4"
+    )
+    told.tell(power(PowerAction.START, 2))
+    told.answer()
+    told.tell(BACK)
+    assert told.last(e.UpgradeStarted).reason == "1 instances go back from 1.1 to 1.0"
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_restarts_meanwhile_goes_back_with_the_others() -> None:
+    told = upgraded(5)
+    told.tell(power(PowerAction.RESTART, 1))
+    told.tell(BACK)
+    assert told.last(e.UpgradeStarted).instance_ids == tuple("01234")
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_wishes_to_be_skipped_is_not_left_on_the_bad_version() -> None:
+    told = upgraded(5)
+    told.tell(said(told.fleet.instances["3"], Health.HEALTHY, skip_upgrade=True))
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_was_made_from_the_bad_version_remembers_where_the_others_went() -> None:
+    """Of those that are left, none may know it of its own."""
+    told = upgraded(4)
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(5, revision=1)))
+    told.run()
+    told.tell(power(PowerAction.POWER_OFF, 1))
+    told.answer()
+    told.tell(BACK)
+    told.run()
+    assert told.versions_now()["4"] == "1.1"
+    told.tell(power(PowerAction.START, 2))
+    told.answer()
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_gets_the_bad_version_anew_while_the_others_go_back_is_brought_back_too() -> None:
+    told = upgraded(5)
+    told.tell(e.ModelDeployRequested(scale_set=SET, instance_ids=("4",), reimage=True, number=1))
+    kept = told.answer(e.InstanceUpgraded)
+    told.tell(BACK)
+    told.answer()
+    assert told.last(e.BatchHeld).code == WaitCode.NO_CANDIDATE  # one is down already
+    told.tell(*kept)
+    told.run()
+    assert sorted(told.batches()[5:]) == ["0", "1", "2", "3", "4"]
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_one_that_leaves_the_bad_version_by_itself_is_not_swapped_again() -> None:
+    """A new OS disk that was on its way came from a newer version."""
+    told = upgraded(5)
+    told.tell(e.ModelDeployRequested(scale_set=SET, instance_ids=("4",), reimage=True, number=1))
+    kept = told.answer(e.InstanceUpgraded)
+    told.tell(BACK)
+    told.waiting, others = [], told.waiting
+    told.tell(*(report.model_copy(update={"version": "1.2"}) for report in kept))
+    told.waiting += others
+    told.run()
+    skipped = told.last(e.InstancesSkipped)
+    assert (skipped.instance_ids, skipped.reason) == (("4",), "left version 1.1")
+    assert told.versions_now() == {**dict.fromkeys("0123", "1.0"), "4": "1.2"}
 
 
 def test_a_rollback_keeps_to_pauses_and_sizes_and_goes_through_no_canary() -> None:

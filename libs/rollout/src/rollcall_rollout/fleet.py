@@ -1,6 +1,6 @@
 """One scale set as the rules see it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -106,11 +106,7 @@ class Fleet:
     @property
     def latest(self) -> Image | None:
         """Return the highest version that counts as latest (M21)."""
-        return max(
-            (image for image in self.images if not image.exclude_from_latest),
-            key=lambda image: image.order,
-            default=None,
-        )
+        return _highest(image for image in self.images if not image.exclude_from_latest)
 
     def offers(self, image: Image) -> bool:
         """Say whether a version is of the model's line, and published still."""
@@ -132,10 +128,8 @@ class Fleet:
 
     def target(self, now: datetime) -> Image | None:
         """Return the version that an automatic upgrade goes to: the latest that is old enough."""
-        return max(
-            (i for i in self.images if not i.exclude_from_latest and self.ripe_at(i) <= now),
-            key=lambda image: image.order,
-            default=None,
+        return _highest(
+            i for i in self.images if not i.exclude_from_latest and self.ripe_at(i) <= now
         )
 
     def ripe_at(self, image: Image) -> datetime:
@@ -157,20 +151,50 @@ class Fleet:
         return hold if applies else None
 
     def image_of_new(self, now: datetime) -> Image | None:
-        """Return the image that a new instance is made from.
+        """Return the image that a new instance is made from: during an upgrade, its target.
 
-        Of a set that follows `latest`, not one that is too young, held, or did not work in it,
-        while there is another.
+        Of a set that follows `latest`, not one that is held while there is another; and of those
+        not one that is too young, or did not work in it, while there is another.
         """
-        image = self.wanted_image
-        if image is None or self.upgrade is not None or self.spec.image.version != LATEST:
+        image, upgrade = self.wanted_image, self.upgrade
+        if image is None or self.spec.image.version != LATEST:
             return image
-        good = (
-            i
-            for i in self.images
-            if not i.exclude_from_latest
-            and i.version != self.barred_version
-            and self.hold_on(i.version) is None
-            and self.ripe_at(i) <= now
-        )
-        return max(good, key=lambda other: other.order, default=image)
+        if (
+            upgrade is not None
+            and self.offers(upgrade.image)
+            and (upgrade.is_forced or self.hold_on(upgrade.image.version) is None)
+        ):
+            return upgrade.image
+        free = self._not_held()
+        good = (i for i in free if i.version != self.barred_version and self.ripe_at(i) <= now)
+        return _highest(good) or _highest(free) or image
+
+    @property
+    def image_to_deploy(self) -> Image | None:
+        """Return the image that a deployment of the model brings.
+
+        Of a set that follows `latest`, the highest that is not held, while there is one: a person
+        does not wait for its age, nor for one that did not work in the set.
+        """
+        if self.upgrade is not None or self.spec.image.version != LATEST:
+            return self.wanted_image
+        return _highest(self._not_held()) or self.latest
+
+    @property
+    def hold_on_deployment(self) -> Hold | None:
+        """Return what keeps a deployment from all that do not run its version already."""
+        image = self.image_to_deploy
+        if image is None or self.spec.image.version != LATEST:
+            return None  # who pins a version asks for that one
+        return self.hold_on(image.version)
+
+    def _not_held(self) -> list[Image]:
+        return [
+            image
+            for image in self.images
+            if not image.exclude_from_latest and self.hold_on(image.version) is None
+        ]
+
+
+def _highest(images: Iterable[Image]) -> Image | None:
+    return max(images, key=lambda image: image.order, default=None)

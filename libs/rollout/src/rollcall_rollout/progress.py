@@ -144,13 +144,27 @@ def _end(
     draft.end_upgrade(status=status, ended_at=now, reason=reason, error=error)
     draft.put(hook=None)
     if upgrade.rollback_of is not None:
-        draft.put(last_version=None)  # what was rolled back is not rolled back again
-    elif any(member.state not in UNTOUCHED for member in members):
+        _end_rollback(draft, upgrade, upgrade.rollback_of)
+        return
+    if any(member.state not in UNTOUCHED for member in members):
         draft.put(last_version=upgrade.image.version)
     else:
         draft.put(rollback_requested=False)  # its cancellation was all that there was to undo
     if status is not UpgradeStatus.COMPLETED or any(_did_not_succeed(m) for m in members):
         draft.put(barred_version=upgrade.image.version)
+
+
+def _end_rollback(draft: Draft, upgrade: Upgrade, bad: str) -> None:
+    """Let a person ask again for those that stay on the bad version; each remembers where it goes.
+
+    What was brought back is not rolled back again. The version before is never barred: whatever
+    failed on the way back, the bad one is the worse.
+    """
+    left = [instance for instance in draft.instances() if instance.version == bad]
+    for instance in left:
+        if instance.previous_version is None:  # made from the bad version
+            draft.put_instance(replace(instance, previous_version=upgrade.image.version))
+    draft.put(last_version=bad if left else None)
 
 
 def _did_not_succeed(member: Member) -> bool:

@@ -35,9 +35,14 @@ def apply_report(draft: Draft, event: e.InstanceReport, now: datetime) -> None:
 
 
 _DONE = {
-    e.InstanceCreated: (InstancePhase.CREATING, None),
-    e.InstanceUpgraded: (InstancePhase.UPGRADING, MemberState.PROVISIONED),
-    e.InstanceRestored: (InstancePhase.RESTORING, MemberState.RESTORED),
+    e.InstanceCreated: InstancePhase.CREATING,
+    e.InstanceUpgraded: InstancePhase.UPGRADING,
+    e.InstanceRestored: InstancePhase.RESTORING,
+}
+# Of others, also of those whose turn is still to come, it was no operation of the upgrade.
+_GONE_ON = {
+    MemberState.UPGRADING: MemberState.PROVISIONED,
+    MemberState.RESTORING: MemberState.RESTORED,
 }
 
 
@@ -47,10 +52,9 @@ def _provisioned(
     event: e.InstanceCreated | e.InstanceUpgraded | e.InstanceRestored,
     now: datetime,
 ) -> None:
-    expected, state = _DONE[type(event)]
     # FAILED too: a success that comes after the time limit is true of the instance all the same,
     # but its part in the upgrade stays failed.
-    if instance.phase not in (expected, InstancePhase.FAILED):
+    if instance.phase not in (_DONE[type(event)], InstancePhase.FAILED):
         return
     draft.put_instance(
         replace(
@@ -70,8 +74,9 @@ def _provisioned(
         )
     )
     member = draft.member(instance.id)
-    if state is not None and member is not None and instance.phase is expected:
+    if member is not None and member.state in _GONE_ON:
         # What the agent says of the boot that it gave up: nobody else saw why it failed.
+        state = _GONE_ON[member.state]
         words = (member.reason, event.reason if state is MemberState.RESTORED else "")
         reason = "; ".join(filter(None, words))
         draft.put_member(replace(member, state=state, since=now, reason=reason))

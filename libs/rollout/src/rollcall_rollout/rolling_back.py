@@ -1,7 +1,8 @@
 """Back to the version that the last upgrade found, when a person asks for it.
 
-Under the same cap, by the same batches. It is never done by itself, and never twice: what was
+Under the same cap, by the same batches. It is never done by itself, and never in a loop: what was
 rolled back has no previous version any more, and its bad version is held until a person clears it.
+What stayed on the bad version goes back when a person asks again.
 """
 
 from collections import Counter
@@ -12,10 +13,11 @@ from rollcall_contracts.model import Failure, FailureCode, Image, RollingPolicy,
 from rollcall_contracts.versions import version_key
 
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.starting import upgrade_identity
-from rollcall_rollout.state import Instance
+from rollcall_rollout.starting import skipped_at_start, upgrade_identity
+from rollcall_rollout.state import Instance, InstancePhase
 
 ROLLED_BACK = "RolledBack"
+NOTHING_TO_UNDO = "the last upgrade changed no instance: there is nothing to undo"
 
 
 def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
@@ -23,10 +25,10 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
     if not fleet.rollback_requested:
         return []
     bad = fleet.last_version
-    leaving = _leaving(fleet, bad)
-    previous = _previous(leaving)
+    there = _there(fleet, bad)
+    previous = _previous(there)
     if bad is None or previous is None:
-        return _refuse(fleet, "the last upgrade changed no instance: there is nothing to undo")
+        return _refuse(fleet, NOTHING_TO_UNDO)
     target = next((image for image in fleet.images if image.version == previous), None)
     if target is None:
         return _refuse(
@@ -34,6 +36,13 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
             f"version {previous}, which the last upgrade found, is published no more: publish it "
             "again",
             FailureCode.IMAGE_NOT_FOUND,
+        )
+    leaving = [i for i in there if not (i.protect_from_scale_set_actions or i.is_parked)]
+    if not leaving:
+        ids = ", ".join(instance.id for instance in there)
+        return _refuse(
+            fleet,
+            f"every instance that runs version {bad} is protected, or powered off: {ids}",
         )
     words = f": {fleet.start_reason}" if fleet.start_reason else ""
     upgrade_id = upgrade_identity(fleet, target, now)
@@ -46,10 +55,12 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
             policy=_policy_of_the_way_back(fleet.spec.policy),
             started_by=StartedBy.USER,
             restore_failed=False,
-            instance_ids=tuple(instance.id for instance in leaving),
+            instance_ids=tuple(instance.id for instance in there),
             rollback_of=bad,
             reason=f"{len(leaving)} instances go back from {bad} to {previous}{words}",
         ),
+        # What an application wishes of upgrades is no reason to leave it on a bad version.
+        *skipped_at_start(fleet, upgrade_id, there, by_wish=False),
     ]
 
 
@@ -64,24 +75,21 @@ def _policy_of_the_way_back(policy: RollingPolicy) -> RollingPolicy:
     return policy.model_copy(update=defaults)
 
 
-def _leaving(fleet: Fleet, bad: str | None) -> list[Instance]:
-    """Return who goes back: also those that a scale-out made from the bad version."""
+def _there(fleet: Fleet, bad: str | None) -> list[Instance]:
+    """Return who is to go back: also those that a scale-out made from the bad version."""
     return sorted(
         (
             instance
             for instance in fleet.instances.values()
-            if instance.version == bad
-            and not instance.is_busy
-            and not instance.protect_from_scale_set_actions
-            and not instance.is_parked
+            if instance.version == bad and instance.phase is not InstancePhase.DELETING
         ),
         key=lambda instance: int(instance.id),
     )
 
 
-def _previous(leaving: list[Instance]) -> str | None:
+def _previous(there: list[Instance]) -> str | None:
     """Return what most of them ran before; of equally many, the higher version."""
-    counts = Counter(i.previous_version for i in leaving if i.previous_version is not None)
+    counts = Counter(i.previous_version for i in there if i.previous_version is not None)
     return max(counts, key=lambda version: (counts[version], version_key(version)), default=None)
 
 

@@ -28,6 +28,10 @@ ALL_EXCLUDED = (
     "latest."
 )
 
+PROTECTED = "protectFromScaleSetActions"
+BY_WISH = "SkipUpgrade, says its application"
+POWERED_OFF = "powered off by a person"
+
 
 def start(fleet: Fleet, now: datetime) -> list[e.Event]:
     """Start an upgrade to the latest version when one is due (M01) or was asked for (M52)."""
@@ -185,7 +189,7 @@ def _started(fleet: Fleet, target: Image, by: StartedBy, now: datetime) -> list[
             f"{target.version}; {share}{', overridden' if fleet.start_override else ''}{words}"
         ),
     )
-    return [started, *_skipped_at_start(fleet, upgrade_id, behind)]
+    return [started, *skipped_at_start(fleet, upgrade_id, behind)]
 
 
 def upgrade_identity(fleet: Fleet, target: Image, now: datetime) -> str:
@@ -194,33 +198,32 @@ def upgrade_identity(fleet: Fleet, target: Image, now: datetime) -> str:
     return str(uuid5(NAMESPACE_URL, identity))
 
 
-def _skipped_at_start(fleet: Fleet, upgrade_id: str, behind: list[Instance]) -> list[e.Event]:
-    """Leave out what is protected, and what asks for it; the latter is only read now (METR)."""
-    groups = (
-        ([i.id for i in behind if i.protect_from_scale_set_actions], "protectFromScaleSetActions"),
-        (
-            [i.id for i in behind if i.skip_upgrade and not i.protect_from_scale_set_actions],
-            "SkipUpgrade, says its application",
-        ),
-        (
-            [i.id for i in behind if i.is_parked and not _excludes_itself(i)],
-            "powered off by a person",
-        ),
-    )
+def skipped_at_start(
+    fleet: Fleet, upgrade_id: str, instances: list[Instance], *, by_wish: bool = True
+) -> list[e.Event]:
+    """Leave out what is protected or powered off, and what asks for it (read only now, METR)."""
+    ids: dict[str, list[str]] = {}
+    for why in (PROTECTED, BY_WISH, POWERED_OFF):
+        ids[why] = [i.id for i in instances if _left_out_for(i, by_wish=by_wish) == why]
     return [
         e.InstancesSkipped(
             scale_set=fleet.spec.scale_set,
             upgrade_id=upgrade_id,
-            instance_ids=tuple(ids),
+            instance_ids=tuple(named),
             reason=why,
         )
-        for ids, why in groups
-        if ids
+        for why, named in ids.items()
+        if named
     ]
 
 
-def _excludes_itself(instance: Instance) -> bool:
-    return instance.protect_from_scale_set_actions or instance.skip_upgrade
+def _left_out_for(instance: Instance, *, by_wish: bool) -> str | None:
+    """Return why an upgrade leaves an instance out from its start, if it does."""
+    if instance.protect_from_scale_set_actions:
+        return PROTECTED
+    if by_wish and instance.skip_upgrade:
+        return BY_WISH
+    return POWERED_OFF if instance.is_parked else None
 
 
 def _to_upgrade(fleet: Fleet, target: Image) -> list[Instance]:

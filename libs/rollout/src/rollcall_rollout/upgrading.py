@@ -183,17 +183,17 @@ def _wait(fleet: Fleet, upgrade: Upgrade, wait: Wait) -> list[e.Event]:
 
 
 def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Leave out what was protected or powered off since the start, and what is at the target.
+    """Leave out what was protected or powered off since the start, and what need not go any more.
 
     The latter by a late success of an operation before: it would only be swapped for the same.
     """
     pending = [fleet.instances[id] for id in fleet.census.pending if id in fleet.instances]
-    there = upgrade.image.version
+    bad, target = upgrade.rollback_of, upgrade.image.version
     protected = [i.id for i in pending if i.protect_from_scale_set_actions]
     arrived = [
         i.id
         for i in pending
-        if i.version == there
+        if (i.version == target if bad is None else i.version != bad)
         and not upgrade.reimage
         and not i.is_busy
         and not i.protect_from_scale_set_actions
@@ -212,7 +212,7 @@ def _leave_out(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
         )
         for ids, why in (
             (protected, "protectFromScaleSetActions"),
-            (arrived, f"runs version {there} already"),
+            (arrived, f"runs version {target} already" if bad is None else f"left version {bad}"),
             (parked, "powered off by a person"),
         )
         if ids

@@ -313,10 +313,10 @@ class Ledger:
         instance: Known,
         event: e.InstanceCreated | e.InstanceUpgraded | e.InstanceRestored,
     ) -> None:
-        expected, state = {
-            e.InstanceCreated: (CREATING, None),
-            e.InstanceUpgraded: (UPGRADING, BOOTING),
-            e.InstanceRestored: (RESTORING, RETURNED),
+        expected = {
+            e.InstanceCreated: CREATING,
+            e.InstanceUpgraded: UPGRADING,
+            e.InstanceRestored: RESTORING,
         }[type(event)]
         if instance.phase not in (expected, FAILED):
             return
@@ -327,8 +327,8 @@ class Ledger:
         if isinstance(event, e.InstanceRestored):
             instance.keeps_previous = False
         part = self.part(instance.id)
-        if state is not None and part is not None and in_time:
-            part.state = state
+        if part is not None and in_time:
+            part.state = {WORKING: BOOTING, RETURNING: RETURNED}.get(part.state, part.state)
 
     def _failed(self, instance: Known, event: e.InstanceFailed) -> None:
         if event.error.code == FailureCode.HEALTH_TIMEOUT:
