@@ -1,12 +1,20 @@
 """Which version a set goes to: its minimum age, and holds after faults in other sets."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Image, ImageReference, RollingPolicy
-from rollcall_rollout import Fleet, WaitCode, next_wake, waiting
+from rollcall_contracts.model import (
+    Failure,
+    FailureCode,
+    Image,
+    ImageReference,
+    Provisioning,
+    RollingPolicy,
+)
+from rollcall_rollout import Fleet, Instance, WaitCode, next_wake, waiting
 from rollcall_rollout.state import Hold, UpgradeStatus
 from rollcall_testing.fleets import SET, START, World, broken, fleet, healthy, image, spec
 
@@ -315,6 +323,109 @@ def test_another_line_of_images_knows_nothing_of_the_holds_of_this_one() -> None
     told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(3, image=beta, revision=1)))
     assert told.fleet.holds == {}
     assert told.fleet.images == ()
+
+
+# --- new instances and deployments ----------------------------------------------------------------
+
+DEPLOY = e.ModelDeployRequested(scale_set=SET, instance_ids=("*",))
+
+
+def test_a_new_instance_is_made_from_one_that_did_not_work_rather_than_from_a_held_one() -> None:
+    told = World(fleet=fleet(3, versions=("1.0", "1.1"), barred_version="1.0"))
+    told.tell(held_by(quarantine=True))
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(4, revision=1)))
+    told.fleet = replace(told.fleet, barred_version="1.0")
+    told.run()
+    assert told.versions_now()["3"] == "1.0"
+
+
+def test_a_new_instance_is_made_from_one_that_is_too_young_rather_than_from_a_held_one() -> None:
+    told = World(fleet=replace(aged(seen("1.1", 9.0)), images=(seen("1.0", 1), seen("1.1", 9))))
+    told.tell(held_by())
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(4, revision=1, minimum_image_age=7 * DAY)))
+    told.run()
+    assert told.versions_now()["3"] == "1.0"
+
+
+def test_a_new_instance_is_not_made_from_a_target_that_is_held_meanwhile() -> None:
+    told = World(fleet=fleet(10, versions=("1.0", "1.1")))
+    told.until("batch.started")
+    told.tell(held_by())
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(11, revision=1)))
+    told.answer()
+    assert told.last(e.BatchHeld).code == WaitCode.VERSION_HELD
+    assert told.versions_now()["10"] == "1.0"
+
+
+def test_during_an_override_to_a_held_version_new_instances_get_it_too() -> None:
+    told = World(fleet=fleet(10, versions=("1.0", "1.1")))
+    told.tell(held_by())
+    told.tell(e.UpgradeStartRequested(scale_set=SET, override=True))
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(11, revision=1)))
+    told.answer()
+    assert told.versions_now()["10"] == "1.1"
+
+
+@pytest.mark.parametrize("quarantine", [False, True])
+def test_a_deployment_of_the_model_never_brings_a_held_version(quarantine: bool) -> None:
+    told = World(fleet=fleet(10, versions=("1.0", "1.1", "1.2")))
+    told.tell(held_by(version="1.2", quarantine=quarantine))
+    told.run()
+    told.tell(DEPLOY)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.1"}
+    assert told.tell(DEPLOY) == []  # all have the model, and the version, now
+
+
+def test_a_deployment_goes_to_a_version_that_is_young_or_did_not_work_but_is_not_held() -> None:
+    """A person waits for no age, and a deployment is the cure for refused credentials (M41)."""
+    told = World(fleet=aged(seen("1.1", 1.0), barred_version="1.1"))
+    told.tell(DEPLOY)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.1"}
+
+
+def test_a_deployment_takes_instances_off_a_held_version() -> None:
+    told = World(fleet=fleet(3, versions=("1.0", "1.1"), instances=_mixed()))
+    told.tell(held_by(quarantine=True))
+    told.tell(DEPLOY)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+
+
+def test_where_all_are_held_only_those_on_the_latest_get_the_model_anew() -> None:
+    told = World(fleet=fleet(3, versions=("1.0", "1.1"), instances=_mixed()))
+    told.tell(held_by(version="1.0"), held_by(version="1.1"))
+    after = spec(3, revision=1, provisioning=Provisioning(generation=2))
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=after))
+    told.tell(DEPLOY)
+    told.run()
+    assert told.versions_now() == {"0": "1.0", "1": "1.0", "2": "1.1"}
+    assert {id: i.generation for id, i in told.fleet.instances.items()} == {"0": 1, "1": 1, "2": 1}
+    (asked,) = told.all(e.InstancesUpgradeRequested)
+    assert [order.instance_id for order in asked.instances] == ["2"]
+    wait = waiting(told.fleet, told.now)
+    assert wait.code == WaitCode.DEPLOYING
+    assert wait.message.startswith(
+        f"The model is to be deployed to 0, 1. Version 1.1 faulted in {OTHER}"
+    )
+    told.tell(e.ImageReleased(image=image("1.0")))
+    told.run()
+    assert told.versions_now() == {"0": "1.0", "1": "1.0", "2": "1.1"}
+
+
+def test_who_pins_a_held_version_deploys_that_one() -> None:
+    reference = ImageReference(publisher="Contoso", offer="Web", sku="stable", version="1.1")
+    told = World(fleet=fleet(3, versions=("1.0", "1.1"), image=reference))
+    told.tell(held_by())
+    told.tell(DEPLOY)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.1"}
+
+
+def _mixed() -> dict[str, Instance]:
+    """Return three instances, the last of which is at 1.1."""
+    return {str(i): healthy(str(i), version="1.1" if i == 2 else "1.0") for i in range(3)}
 
 
 def test_time_is_an_argument_here_too() -> None:

@@ -152,13 +152,13 @@ def mark_for_deployment(draft: Draft, event: e.ModelDeployRequested) -> None:
         reimaging.mark(draft, event)
         return
     generation = draft.get("spec").provisioning.generation
-    latest = draft.fleet().wanted_image
+    image = draft.fleet().image_to_deploy
     for instance in draft.instances():
         named = "*" in event.instance_ids or instance.id in event.instance_ids
         current = (
             instance.phase is InstancePhase.READY
             and instance.generation == generation
-            and (latest is None or instance.version == latest.version)
+            and (image is None or instance.version == image.version)
         )
         if named and not current and instance.phase is not InstancePhase.DELETING:
             draft.put_instance(replace(instance, deploy=True))

@@ -152,8 +152,11 @@ def _of_deployment(fleet: Fleet) -> Wait | None:
     marked = (i for i in census.deploying.values() if not i.is_parked)
     named = sorted((i.id for i in marked), key=int)
     if named:
+        image, hold = fleet.image_to_deploy, fleet.hold_on_deployment
+        held = f" {held_version(image.version, hold).message}" if image and hold else ""
         return Wait(
-            code=WaitCode.DEPLOYING, message=f"The model is to be deployed to {_names(named)}."
+            code=WaitCode.DEPLOYING,
+            message=f"The model is to be deployed to {_names(named)}.{held}",
         )
     awaited = [instance.id for instance in reimaging.candidates(fleet)]
     if not awaited:

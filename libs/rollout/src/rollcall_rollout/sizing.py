@@ -198,15 +198,19 @@ def _creation_due(instance: Instance, now: datetime) -> bool:
 def deploy(fleet: Fleet) -> list[e.Event]:
     """Bring the instances that a person named to the model, failed ones too (M41).
 
-    While an upgrade runs it waits: two hands on one instance is what must never be.
+    While an upgrade runs it waits: two hands on one instance is what must never be. No instance
+    comes to a version that is held: where all are, only those that run the latest get it anew.
     """
-    image = fleet.wanted_image
+    image, hold = fleet.image_to_deploy, fleet.hold_on_deployment
     if image is None or fleet.upgrade is not None:
         return []
     named = [
         instance
         for instance in fleet.census.deploying.values()
-        if not instance.is_busy and instance.version is not None and not instance.is_parked
+        if not instance.is_busy
+        and instance.version is not None
+        and not instance.is_parked
+        and (hold is None or instance.version == image.version)
     ]
     return [
         e.InstancesUpgradeRequested(
