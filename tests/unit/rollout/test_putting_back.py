@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Failure, FailureCode, Health, Power, RollingPolicy
+from rollcall_contracts.model import Failure, FailureCode, Health, Power, PowerWish, RollingPolicy
 from rollcall_rollout import InstancePhase, MemberState
 from rollcall_rollout.restoring import restorable
 from rollcall_rollout.state import UpgradeStatus
@@ -302,6 +302,86 @@ def test_a_host_has_so_long_to_fetch_the_image(seconds: int, faults: bool) -> No
         assert error.code == FailureCode.IMAGE_UNAVAILABLE
         assert "by host-2: is the agent running?" in error.message
         assert error.target == "host-2"
+
+
+PARKED = {"wish": PowerWish.STOPPED, "power": Power.STOPPED}
+
+
+@pytest.mark.parametrize("left_out", [{"protect_from_scale_set_actions": True}, PARKED])
+def test_the_host_of_one_that_is_left_out_is_not_waited_for(left_out: dict[str, Any]) -> None:
+    instances = {str(i): healthy(str(i)) for i in range(10)}
+    instances["9"] = healthy("9", host="host-9", **left_out)
+    world = World(fleet=fleet(versions=BOTH, instances=instances))
+    world.tell()
+    assert {asked.host for asked in world.all(e.ImageFetchRequested)} == {"host-1", "host-2"}
+    world.run()
+    assert world.upgrade.status is UpgradeStatus.COMPLETED
+
+
+def test_one_that_is_protected_while_its_host_is_silent_is_not_waited_for() -> None:
+    instances = {str(i): healthy(str(i)) for i in range(10)}
+    instances["9"] = healthy("9", host="host-9")
+    world = World(fleet=fleet(versions=BOTH, instances=instances))
+    world.tell()
+    world.waiting = [answer for answer in world.waiting if "host-9" not in str(answer)]
+    world.answer()
+    assert world.batches() == []
+    world.tell(
+        e.InstanceProtectionChanged(
+            scale_set=SET, instance_id="9", protect_from_scale_set_actions=True
+        )
+    )
+    world.run()
+    assert world.upgrade.status is UpgradeStatus.COMPLETED
+
+
+def silent(world: World, *hosts: str) -> None:
+    """Let time pass while some hosts do not answer, until nothing happens any more."""
+    world.waiting = [answer for answer in world.waiting if getattr(answer, "host", "") not in hosts]
+    world.run()
+
+
+OVERRIDE = e.UpgradeStartRequested(scale_set=SET, override=True)
+BACK = e.UpgradeRollbackRequested(scale_set=SET)
+
+
+@pytest.mark.parametrize("asked", [OVERRIDE, BACK])
+def test_a_silent_host_keeps_no_set_on_a_bad_version(asked: e.Event) -> None:
+    world = World(fleet=fleet(4, versions=BOTH, automatic_os_upgrade=asked is BACK))
+    world.run()
+    world.tell(asked)
+    silent(world, "host-2")
+    skipped = world.last(e.InstancesSkipped)
+    assert skipped.instance_ids == ("1", "3")
+    assert skipped.reason == (
+        "The image was not fetched within 2400 s by host-2: is the agent running?"
+    )
+    assert world.upgrade.status is UpgradeStatus.COMPLETED
+    there = world.upgrade.image.version
+    assert [world.versions_now()[id] == there for id in "0123"] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("asked", [OVERRIDE, BACK])
+def test_where_all_hosts_are_silent_an_override_or_a_rollback_faults_too(asked: e.Event) -> None:
+    world = World(fleet=fleet(4, versions=BOTH, automatic_os_upgrade=asked is BACK))
+    world.run()
+    world.tell(asked)
+    silent(world, "host-1", "host-2")
+    assert world.last(e.UpgradeFaulted).error.code == FailureCode.IMAGE_UNAVAILABLE
+    assert "by host-1, host-2: is the agent running?" in world.last(e.UpgradeFaulted).reason
+
+
+def test_a_host_whose_instances_were_left_out_stops_nothing_when_it_answers_late() -> None:
+    world = World(fleet=fleet(4, versions=BOTH))
+    world.run()
+    world.tell(BACK)
+    world.waiting = [answer for answer in world.waiting if "host-2" not in str(answer)]
+    world.answer()
+    world.later(2400)
+    about = {"scale_set": SET, "upgrade_id": world.upgrade.id, "error": broken()}
+    world.tell(e.ImageFetchFailed(host="host-2", **about))
+    world.run()
+    assert world.upgrade.status is UpgradeStatus.COMPLETED
 
 
 def test_a_late_success_makes_the_instance_true_and_its_part_in_the_upgrade_no_better() -> None:

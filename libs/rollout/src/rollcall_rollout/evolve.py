@@ -18,6 +18,7 @@ from rollcall_rollout.hooks import apply_hook
 from rollcall_rollout.progress import NOTHING_ASKED, apply_upgrade_event
 from rollcall_rollout.reports import apply_report
 from rollcall_rollout.requests import apply_request
+from rollcall_rollout.state import MemberState, Upgrade
 
 
 def evolve(fleet: Fleet, events: Iterable[e.Event], now: datetime) -> Fleet:
@@ -94,8 +95,18 @@ def _note_fetch(draft: Draft, event: e.ImageFetched | e.ImageFetchFailed) -> Non
     if isinstance(event, e.ImageFetched):
         if not upgrade.fetches[event.host]:
             draft.put_upgrade(fetches={**upgrade.fetches, event.host: True})
-    elif upgrade.fetch_error is None and not upgrade.fetches[event.host]:
+    elif upgrade.fetch_error is None and _lacks_image(draft, upgrade, event.host):
         draft.put_upgrade(fetch_error=event.error)
+
+
+def _lacks_image(draft: Draft, upgrade: Upgrade, host: str) -> bool:
+    """Say whether a host is still to fetch the image, for instances that wait for their turn."""
+    if upgrade.fetches[host]:
+        return False
+    members = (draft.member(id) for id in upgrade.members)
+    pending = (m for m in members if m is not None and m.state is MemberState.PENDING)
+    waiting = (draft.instance(member.id) for member in pending)
+    return any(instance is not None and instance.host == host for instance in waiting)
 
 
 def _note_metric(draft: Draft, event: e.MetricQueried) -> None:

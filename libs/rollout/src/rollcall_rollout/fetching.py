@@ -10,8 +10,8 @@ from rollcall_rollout.state import Upgrade
 
 
 def fetch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
-    """Ask the hosts of all members for the image, ahead of the first batch."""
-    hosts = _hosts(fleet, upgrade)
+    """Ask the hosts of those whose turn is to come for the image, ahead of the first batch."""
+    hosts = _hosts(fleet)
     return [
         e.ImageFetchRequested(
             scale_set=fleet.spec.scale_set,
@@ -24,36 +24,57 @@ def fetch(fleet: Fleet, upgrade: Upgrade) -> list[e.Event]:
     ]
 
 
-def _hosts(fleet: Fleet, upgrade: Upgrade) -> set[str]:
-    return {fleet.instances[id].host for id in upgrade.members if id in fleet.instances}
+def _hosts(fleet: Fleet) -> set[str]:
+    pending = fleet.census.pending
+    return {fleet.instances[id].host for id in pending if id in fleet.instances}
 
 
 def unfetched(fleet: Fleet, upgrade: Upgrade) -> list[str]:
-    """Return the hosts that were asked for the image and do not hold it, while members are there.
+    """Return the hosts that were asked for the image and do not hold it, while some wait there.
 
-    A host whose instances were all deleted meanwhile is not waited for: it may be gone for good.
+    One whose instances were all deleted, protected or powered off is not waited for: it may be gone
+    for good.
     """
     if all(upgrade.fetches.values()):
         return []
-    return sorted(host for host in _hosts(fleet, upgrade) if not upgrade.fetches.get(host, True))
+    return sorted(host for host in _hosts(fleet) if not upgrade.fetches.get(host, True))
 
 
 def fetch_overdue(
     fleet: Fleet, upgrade: Upgrade, silent: list[str], now: datetime
 ) -> list[e.Event]:
-    """Fault the upgrade once its silent hosts have had their time."""
+    """Fault the upgrade once its silent hosts have had their time.
+
+    One that is to help, by an override or a rollback, goes on without their instances while others
+    are left: a host that has died must not keep a set on a bad version.
+    """
     if now < fetch_deadline(upgrade):
         return []
-    message = (
-        f"The image was not fetched within {upgrade.policy.provisioning_timeout:g} s by "
-        f"{', '.join(silent)}: is the agent running?"
-    )
+    waiting = [fleet.instances[id] for id in fleet.census.pending if id in fleet.instances]
+    if upgrade.is_forced and any(instance.host not in silent for instance in waiting):
+        return [
+            e.InstancesSkipped(
+                scale_set=fleet.spec.scale_set,
+                upgrade_id=upgrade.id,
+                instance_ids=tuple(sorted((i.id for i in waiting if i.host == host), key=int)),
+                reason=_overdue(upgrade, [host]),
+            )
+            for host in silent
+        ]
+    message = _overdue(upgrade, silent)
     error = Failure(code=FailureCode.IMAGE_UNAVAILABLE, message=message, target=silent[0])
     return [
         e.UpgradeFaulted(
             scale_set=fleet.spec.scale_set, upgrade_id=upgrade.id, error=error, reason=message
         )
     ]
+
+
+def _overdue(upgrade: Upgrade, silent: list[str]) -> str:
+    return (
+        f"The image was not fetched within {upgrade.policy.provisioning_timeout:g} s by "
+        f"{', '.join(silent)}: is the agent running?"
+    )
 
 
 def fetch_deadline(upgrade: Upgrade) -> datetime:

@@ -29,14 +29,14 @@ def advance(fleet: Fleet, upgrade: Upgrade, now: datetime) -> list[e.Event]:
     ending = _ending(fleet, upgrade, now)
     if ending is not None:
         return ending
+    left_out = _leave_out(fleet, upgrade)
+    if left_out:
+        return left_out
     fetches = fetch(fleet, upgrade)
     if fetches:
         return fetches
     if silent := unfetched(fleet, upgrade):
         return fetch_overdue(fleet, upgrade, silent, now)
-    left_out = _leave_out(fleet, upgrade)
-    if left_out:
-        return left_out
     next_batch = before_batch(fleet, upgrade, now)
     if isinstance(next_batch, Wait):
         return _wait(fleet, upgrade, next_batch)
