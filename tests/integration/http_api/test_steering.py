@@ -64,13 +64,15 @@ async def refused(fleet: Any, path: str, status: int = 409, body: Any = None) ->
 async def test_pause_and_resume(fleet: Any) -> None:
     assert "to pause" in await refused(fleet, "rollingUpgrades/pause")
     assert "to resume" in await refused(fleet, "rollingUpgrades/resume")
-    await fleet.add_upgrade({"upgrading": 1}, **RUNNING)
+    id = await fleet.add_upgrade({"upgrading": 1}, **RUNNING)
     assert "not paused" in await refused(fleet, "rollingUpgrades/resume")
     event = await accepted(fleet, "rollingupgrades/PAUSE", {"reason": "release party"})
-    assert event == UpgradePauseRequested(scale_set=fleet.set, reason="release party")
+    assert event == UpgradePauseRequested(
+        scale_set=fleet.set, upgrade_id=id, reason="release party"
+    )
     # before the orchestrator's row shows it, the log does
     assert await accepted(fleet, "rollingUpgrades/resume") == UpgradeResumeRequested(
-        scale_set=fleet.set
+        scale_set=fleet.set, upgrade_id=id
     )
     assert "not paused" in await refused(fleet, "rollingUpgrades/resume")
     await fleet.pool.execute("UPDATE upgrades SET cancel_requested = true")
@@ -86,10 +88,16 @@ async def test_a_pause_of_an_earlier_upgrade_counts_no_more(fleet: Any) -> None:
     assert "not paused" in await refused(fleet, "rollingUpgrades/resume")
 
 
-async def test_cancel_keeps_its_reason(fleet: Any) -> None:
-    await fleet.add_upgrade({}, **RUNNING)
+async def test_cancel_keeps_its_reason_and_names_the_upgrade_that_is_meant(fleet: Any) -> None:
+    id = await fleet.add_upgrade({}, **RUNNING)
     event = await accepted(fleet, "rollingUpgrades/cancel", {"reason": "wrong day"})
-    assert event == UpgradeCancelRequested(scale_set=fleet.set, reason="wrong day")
+    assert event == UpgradeCancelRequested(scale_set=fleet.set, upgrade_id=id, reason="wrong day")
+
+
+async def test_cancel_of_waiting_reimages_names_no_upgrade(fleet: Any) -> None:
+    await fleet.pool.execute("UPDATE instances SET reimage = true")
+    event = await accepted(fleet, "rollingUpgrades/cancel")
+    assert event == UpgradeCancelRequested(scale_set=fleet.set)
 
 
 async def test_roll_back(fleet: Any) -> None:
@@ -98,11 +106,14 @@ async def test_roll_back(fleet: Any) -> None:
     await fleet.set_fleet(last_version="2.0.0")
     await fleet.pool.execute("UPDATE instances SET version = '2.0.0', previous_version = '1.0.0'")
     event = await accepted(fleet, path, {"reason": "slow"})
-    assert event == UpgradeRollbackRequested(scale_set=fleet.set, reason="slow")
+    assert event == UpgradeRollbackRequested(scale_set=fleet.set, version="2.0.0", reason="slow")
     await fleet.pool.execute("UPDATE instances SET protect_from_scale_set_actions = true")
     assert "unprotected" in await refused(fleet, path)
     id = await fleet.add_upgrade({"upgrading": 1}, **RUNNING)
-    await accepted(fleet, path)
+    running = await fleet.pool.fetchval("SELECT image ->> 'version' FROM upgrades")
+    assert await accepted(fleet, path) == UpgradeRollbackRequested(
+        scale_set=fleet.set, version=running
+    )
     await fleet.pool.execute("UPDATE upgrades SET rollback_of = '2.0.0' WHERE id::text = $1", id)
     assert "already" in await refused(fleet, path)
 

@@ -157,6 +157,47 @@ def test_a_pause_of_a_set_without_an_upgrade_is_no_change() -> None:
     assert told.upgrade.status is UpgradeStatus.COMPLETED
 
 
+@pytest.mark.parametrize("late", [e.UpgradePauseRequested, e.UpgradeCancelRequested])
+def test_what_was_said_of_an_upgrade_is_not_taken_for_the_next_one(late: Any) -> None:
+    """A request may come twice, and long after."""
+    told = world()
+    told.until("batch.started")
+    request = late(scale_set=SET, upgrade_id=told.upgrade.id)
+    told.tell(e.ImagePublished(image=image("1.2")))
+    told.tell(e.UpgradeCancelRequested(scale_set=SET, upgrade_id=told.upgrade.id))
+    told.until("upgrade.started")
+    before = told.fleet
+    told.tell(request, e.UpgradeResumeRequested(scale_set=SET, upgrade_id="another"))
+    assert told.fleet is before
+    told.run()
+    assert set(told.versions_now().values()) == {"1.2"}
+
+
+def test_what_was_said_of_the_upgrade_that_runs_is_taken() -> None:
+    told = world()
+    told.until("batch.started")
+    about = {"scale_set": SET, "upgrade_id": told.upgrade.id}
+    told.tell(e.UpgradePauseRequested(**about))
+    told.answer()
+    assert len(told.batches()) == 1
+    told.tell(e.UpgradeResumeRequested(**about))
+    assert len(told.batches()) == 2
+    told.tell(e.UpgradeCancelRequested(**about))
+    told.run()
+    assert told.upgrade.status is UpgradeStatus.CANCELLED
+
+
+def test_a_cancellation_that_names_an_upgrade_leaves_the_new_os_disks_that_are_asked_for() -> None:
+    told = World(fleet=fleet())
+    told.tell(
+        e.ModelDeployRequested(scale_set=SET, instance_ids=tuple("0123"), reimage=True, number=1)
+    )
+    told.tell(e.UpgradeCancelRequested(scale_set=SET, upgrade_id="another"))
+    assert told.fleet.census.reimaging
+    told.tell(e.UpgradeCancelRequested(scale_set=SET))
+    assert not told.fleet.census.reimaging
+
+
 # --- cancel, and start again ----------------------------------------------------------------------
 
 

@@ -30,7 +30,10 @@ from rollcall_testing.fleets import (
 
 BOTH = ("1.0", "1.1")
 BACK = e.UpgradeRollbackRequested(scale_set=SET)
-NOTHING_TO_UNDO = "the last upgrade changed no instance: there is nothing to undo"
+NOTHING_TO_UNDO = (
+    "the last upgrade changed the version of no instance: there is nothing to undo. To go to a "
+    "version of your choice, set imageReference.version to it and deploy the model"
+)
 
 
 def upgraded(capacity: int = 10, versions: tuple[str, ...] = BOTH, **fields: Any) -> World:
@@ -174,6 +177,54 @@ def test_a_running_upgrade_that_changed_nothing_is_only_stopped() -> None:
     told.run()
     assert told.types("upgrade.")[-2:] == ["upgrade.started", "upgrade.cancelled"]
     assert set(told.versions_now().values()) == {"1.1"}
+
+
+def test_a_rollback_that_comes_twice_does_not_undo_the_upgrade_before() -> None:
+    """The upgrade that was meant was only stopped: what it had not changed is as it was."""
+    told = upgraded()
+    told.tell(e.ImagePublished(image=image("1.2")))
+    meant = e.UpgradeRollbackRequested(scale_set=SET, version="1.2")
+    told.tell(meant)
+    assert told.upgrade.status is UpgradeStatus.CANCELLED
+    told.tell(meant)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.1"}
+
+
+def test_a_rollback_that_comes_again_after_it_was_done_changes_nothing() -> None:
+    told = upgraded(versions=("0.9", "1.0", "1.1"))
+    meant = e.UpgradeRollbackRequested(scale_set=SET, version="1.1")
+    told.tell(meant)
+    told.run()
+    before = told.fleet
+    told.tell(meant)
+    assert told.fleet is before
+
+
+def test_a_rollback_from_another_version_than_the_last_one_comes_too_late() -> None:
+    told = upgraded(versions=("0.9", "1.0", "1.1"))
+    before = told.fleet
+    told.tell(e.UpgradeRollbackRequested(scale_set=SET, version="1.0"))
+    assert told.fleet is before
+
+
+def test_new_os_disks_of_the_same_version_are_nothing_to_undo() -> None:
+    """It would lead to the version before the upgrade before, which nobody spoke of."""
+    told = upgraded(4)
+    told.tell(e.UpgradeStartRequested(scale_set=SET, reimage=True))
+    told.run()
+    assert refused(told).error.message == NOTHING_TO_UNDO
+    assert set(told.versions_now().values()) == {"1.1"}
+
+
+def test_a_forced_upgrade_that_changed_some_versions_goes_back() -> None:
+    instances = {str(i): healthy(str(i), version="1.1" if i == 2 else "1.0") for i in range(4)}
+    told = World(fleet=fleet(4, versions=BOTH, instances=instances, automatic_os_upgrade=False))
+    told.tell(e.UpgradeStartRequested(scale_set=SET, reimage=True))
+    told.run()
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
 
 
 def test_each_instance_remembers_what_its_own_upgrade_found_and_most_decide() -> None:

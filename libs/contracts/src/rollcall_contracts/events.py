@@ -143,24 +143,28 @@ class UpgradeCancelRequested(SetEvent):
     """A person asks the running upgrade to stop after its current batch (M52)."""
 
     type: Literal["upgrade.cancel_requested.v1"] = "upgrade.cancel_requested.v1"
+    upgrade_id: str | None = None  # the one that is meant; none: whichever runs
 
 
 class UpgradePauseRequested(SetEvent):
     """A person asks that no further batch starts until the upgrade is resumed."""
 
     type: Literal["upgrade.pause_requested.v1"] = "upgrade.pause_requested.v1"
+    upgrade_id: str | None = None  # the one that is meant; none: whichever runs
 
 
 class UpgradeResumeRequested(SetEvent):
     """A person lets a paused upgrade go on."""
 
     type: Literal["upgrade.resume_requested.v1"] = "upgrade.resume_requested.v1"
+    upgrade_id: str | None = None  # the one that is meant; none: whichever runs
 
 
 class UpgradeRollbackRequested(SetEvent):
     """A person asks to bring the set back to what its last upgrade found there."""
 
     type: Literal["upgrade.rollback_requested.v1"] = "upgrade.rollback_requested.v1"
+    version: str | None = None  # the one to leave; none: whatever the last upgrade brought
 
 
 class UpgradeApproveRequested(SetEvent):

@@ -12,7 +12,7 @@ from rollcall_rollout.state import Hold, InstancePhase
 
 
 def ask(draft: Draft, event: e.Event) -> None:
-    """Note what a person asks of an upgrade."""
+    """Note what a person asks of an upgrade; what was said of another one comes too late."""
     upgrade = draft.upgrade
     match event:
         case e.UpgradeStartRequested():
@@ -23,19 +23,13 @@ def ask(draft: Draft, event: e.Event) -> None:
                     start_reimage=event.reimage,
                     start_reason=event.reason,
                 )
-        case e.UpgradeCancelRequested():
-            if upgrade is None:
-                reimaging.forget(draft)
-            elif not upgrade.cancel_requested:
-                draft.put_upgrade(cancel_requested=True)
-        case e.UpgradePauseRequested():
-            if upgrade is not None and not upgrade.pause_requested:
-                draft.put_upgrade(pause_requested=True)
-        case e.UpgradeResumeRequested():
-            if upgrade is not None and upgrade.pause_requested:
-                draft.put_upgrade(pause_requested=False, held=None)
+        case e.UpgradeCancelRequested() | e.UpgradePauseRequested() | e.UpgradeResumeRequested():
+            if event.upgrade_id in (None, upgrade.id if upgrade is not None else None):
+                _steer(draft, event)
         case e.UpgradeRollbackRequested():
-            if upgrade is None or upgrade.rollback_of is None:
+            bad = draft.get("last_version") if upgrade is None else upgrade.image.version
+            goes_back = upgrade is not None and upgrade.rollback_of is not None
+            if not goes_back and event.version in (None, bad):
                 draft.put(rollback_requested=True, start_reason=event.reason)
         case e.UpgradeApproveRequested():
             for id in upgrade.members if upgrade is not None else ():
@@ -43,6 +37,25 @@ def ask(draft: Draft, event: e.Event) -> None:
                 named = "*" in event.instance_ids or id in event.instance_ids
                 if named and member is not None and not member.approved:
                     draft.put_member(replace(member, approved=True))
+
+
+def _steer(
+    draft: Draft,
+    event: e.UpgradeCancelRequested | e.UpgradePauseRequested | e.UpgradeResumeRequested,
+) -> None:
+    """Note how the running upgrade is to go on; where none runs, give the waiting reimages up."""
+    upgrade = draft.upgrade
+    if upgrade is None:
+        if isinstance(event, e.UpgradeCancelRequested):
+            reimaging.forget(draft)
+        return
+    match event:
+        case e.UpgradeCancelRequested() if not upgrade.cancel_requested:
+            draft.put_upgrade(cancel_requested=True)
+        case e.UpgradePauseRequested() if not upgrade.pause_requested:
+            draft.put_upgrade(pause_requested=True)
+        case e.UpgradeResumeRequested() if upgrade.pause_requested:
+            draft.put_upgrade(pause_requested=False, held=None)
 
 
 def protect(draft: Draft, event: e.InstanceProtectionChanged) -> None:

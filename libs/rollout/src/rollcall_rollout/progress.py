@@ -146,8 +146,12 @@ def _end(
     if upgrade.rollback_of is not None:
         _end_rollback(draft, upgrade, upgrade.rollback_of)
         return
-    if any(member.state not in UNTOUCHED for member in members):
-        draft.put(last_version=upgrade.image.version)
+    touched = [member for member in members if member.state not in UNTOUCHED]
+    if touched:
+        # New OS disks of the same version leave no other to go back to.
+        target = upgrade.image.version
+        changed = any(member.from_version != target for member in touched)
+        draft.put(last_version=target if changed else None)
     else:
         draft.put(rollback_requested=False)  # its cancellation was all that there was to undo
     if status is not UpgradeStatus.COMPLETED or any(_did_not_succeed(m) for m in members):

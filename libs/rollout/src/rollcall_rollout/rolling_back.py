@@ -17,7 +17,10 @@ from rollcall_rollout.starting import skipped_at_start, upgrade_identity
 from rollcall_rollout.state import Instance, InstancePhase
 
 ROLLED_BACK = "RolledBack"
-NOTHING_TO_UNDO = "the last upgrade changed no instance: there is nothing to undo"
+NOTHING_TO_UNDO = (
+    "the last upgrade changed the version of no instance: there is nothing to undo. To go to a "
+    "version of your choice, set imageReference.version to it and deploy the model"
+)
 
 
 def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:

@@ -190,7 +190,7 @@ class Ledger:
                     instance.protected_from_scale_in = event.protect_from_scale_in
             case e.PowerChangeRequested() | e.ModelDeployRequested():
                 self._wish(event)
-            case e.UpgradeCancelRequested() if self.upgrade is None:
+            case e.UpgradeCancelRequested(upgrade_id=None) if self.upgrade is None:
                 for instance in self.instances.values():
                     instance.reimage = False
             case _:
@@ -243,6 +243,8 @@ class Ledger:
                     instance.wish = PowerWish.DEALLOCATED
 
     def _to_upgrade(self, upgrade: Rollout, event: e.Event) -> None:
+        if getattr(event, "upgrade_id", None) not in (None, upgrade.id):
+            return  # what a person, a host or a prober says of another one
         match event:
             case e.UpgradePauseRequested():
                 upgrade.paused = True
@@ -254,9 +256,9 @@ class Ledger:
                 for id, part in upgrade.parts.items():
                     if "*" in event.instance_ids or id in event.instance_ids:
                         part.approved = True
-            case e.ImageFetchFailed(upgrade_id=upgrade.id):
+            case e.ImageFetchFailed():
                 upgrade.fetch_error = True
-            case e.MetricQueried(upgrade_id=upgrade.id, check=upgrade.check):
+            case e.MetricQueried(check=upgrade.check):
                 upgrade.outcome = upgrade.outcome or event.outcome
 
     def _hold(self, event: e.ImageHeld) -> None:

@@ -43,6 +43,8 @@ ROLLING = SET + "/rollingUpgrades"
 Check = Callable[[Connection, UpgradeRow | None], Awaitable[Refusal | None]]
 # Given the same, returns what the operation will be judged by.
 Goal = Callable[[Connection, UpgradeRow | None], Awaitable[Mapping[str, Any]]]
+# Given the same, returns what the request is about, so that it is about nothing else later.
+About = Callable[[Connection, UpgradeRow | None], Awaitable[Mapping[str, Any]]]
 
 
 @router.post(SET + "/osRollingUpgrade")
@@ -103,7 +105,8 @@ async def cancel(
         return {"upgrade": "" if running is None else running.id}
 
     event = UpgradeCancelRequested(scale_set=scale_set.id, reason=wish.reason)
-    begun = await _begin(server, scale_set, event, check, Follow(asked, Kind.CANCEL, goal))
+    follow = Follow(asked, Kind.CANCEL, goal)
+    begun = await _begin(server, scale_set, event, check, follow, _the_running_one)
     return accepted(request, server, begun)
 
 
@@ -117,7 +120,7 @@ async def pause(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Re
         return refusal_to_pause(is_running=running is not None, is_cancelled=cancelled)
 
     event = UpgradePauseRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check)
+    return await _ask(server, scale_set, event, check, _the_running_one)
 
 
 @router.post(ROLLING + "/resume")
@@ -132,7 +135,7 @@ async def resume(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> R
         return refusal_to_resume(is_running=running is not None, is_paused=paused)
 
     event = UpgradeResumeRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check)
+    return await _ask(server, scale_set, event, check, _the_running_one)
 
 
 @router.post(ROLLING + "/rollback")
@@ -150,8 +153,14 @@ async def roll_back(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -
             can_return=await queries.can_return(connection, scale_set.id, last),
         )
 
+    async def about(connection: Connection, running: UpgradeRow | None) -> Mapping[str, Any]:
+        if running is not None:
+            return {"version": running.image["version"]}
+        fleet = await queries.fleet(connection, scale_set.id)
+        return {"version": None if fleet is None else fleet.last_version}
+
     event = UpgradeRollbackRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check)
+    return await _ask(server, scale_set, event, check, about)
 
 
 @router.post(SET + "/approveRollingUpgrade")
@@ -187,8 +196,15 @@ async def _approve(
     return await _begin(server, scale_set, event, check, Follow(asked, Kind.NOTHING))
 
 
-async def _no_goal(_connection: Connection, _running: UpgradeRow | None) -> Mapping[str, Any]:
+async def _nothing(_connection: Connection, _running: UpgradeRow | None) -> Mapping[str, Any]:
     return {}
+
+
+async def _the_running_one(
+    _connection: Connection, running: UpgradeRow | None
+) -> Mapping[str, Any]:
+    """Name the upgrade that runs; where none is seen, one that starts just now is meant too."""
+    return {"upgrade_id": None if running is None else running.id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +213,24 @@ class Follow:
 
     asked: progress.Asked
     kind: Kind
-    goal: Goal = _no_goal
+    goal: Goal = _nothing
 
 
-async def _ask(server: Server, scale_set: StoredScaleSet, event: Event, check: Check) -> Response:
+async def _ask(
+    server: Server, scale_set: StoredScaleSet, event: Event, check: Check, about: About
+) -> Response:
     """Log a request of Rollcall's own, unless it would come to nothing. Raises ApiError."""
-    await _begin(server, scale_set, event, check, None)
+    await _begin(server, scale_set, event, check, None, about)
     return Response(status_code=202)
 
 
 async def _begin(
-    server: Server, scale_set: StoredScaleSet, event: Event, check: Check, follow: Follow | None
+    server: Server,
+    scale_set: StoredScaleSet,
+    event: Event,
+    check: Check,
+    follow: Follow | None,
+    about: About = _nothing,
 ) -> Operation | None:
     """Log a request and begin its operation, unless it would come to nothing. Raises ApiError.
 
@@ -225,12 +248,13 @@ async def _begin(
         refusal = await check(connection, running)
         if refusal is not None:
             raise ApiError(refusal.status, "OperationNotAllowed", refusal.message)
+        named = event.model_copy(update=dict(await about(connection, running)))
         if follow is None:
-            return None, [event]
+            return None, [named]
         goal = await follow.goal(connection, running)
         operation = await progress.begin(
             connection, follow.kind, scale_set.id, follow.asked, now, goal
         )
-        return operation, [event]
+        return operation, [named]
 
     return await server.transact(work)
