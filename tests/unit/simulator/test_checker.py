@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from rollcall_contracts import events as e
 from rollcall_contracts.model import (
+    Failure,
+    FailureCode,
     LifecycleHook,
     LifecycleHookType,
     MaintenanceWindow,
@@ -19,13 +21,14 @@ from rollcall_contracts.model import (
 from rollcall_rollout import Fleet, MemberState, evolve, fold, next_wake, settle
 from rollcall_rollout.fleet import Unsaved
 from rollcall_simulator import checker, invariants, simulation
-from rollcall_simulator.checker import Checker
+from rollcall_simulator.checker import Checker, Peak
 from rollcall_simulator.control import Rules
 from rollcall_simulator.faults import TWIN, Fault
 from rollcall_simulator.invariants import DECIDED, Violation, sentence_of
 from rollcall_simulator.scenario import SET, Happening, Mood, Scenario, draw, image
 from rollcall_simulator.simulation import Simulation
 from rollcall_simulator.site import Disk, Machine
+from rollcall_simulator.summary import Summary
 
 Decided = tuple[Fleet, list[e.Event]]
 
@@ -153,6 +156,33 @@ def complete_early(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
     return [e.UpgradeCompleted(scale_set=SET, upgrade_id=fleet.upgrade.id)]
 
 
+def time_out_early(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
+    if fleet.upgrade is None or fleet.upgrade.batch != 1 or fleet.upgrade.batch_open:
+        return []
+    error = Failure(code=FailureCode.UPGRADE_TIMEOUT, message="it took too long")
+    return [e.UpgradeFaulted(scale_set=SET, upgrade_id=fleet.upgrade.id, error=error)]
+
+
+def blame_the_good_version(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
+    error = Failure(code=FailureCode.UNHEALTHY_UPGRADED, message="some are sick")
+    return [
+        e.ImageHeld(image=ended.image, by_set=SET, upgrade_id=ended.id, error=error)
+        for ended in fleet.ended
+        if ended.is_forced
+    ]
+
+
+def let_nobody_boot(fleet: Fleet, now: datetime) -> Decided:
+    """Decide as if nothing that a person asked for were on its way back."""
+
+    def settled() -> Decided:
+        instances = {id: replace(i, booting=False) for id, i in fleet.instances.items()}
+        _, decided = settle(replace(fleet, instances=instances), now)
+        return evolve(fleet, decided, now), decided
+
+    return settled() if fleet.upgrade is not None else settle(fleet, now)
+
+
 def end_batches_early(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
     return [
         e.BatchCompleted(
@@ -246,6 +276,11 @@ CASES = [
         rules=of_policy(max_unhealthy_instance_percent=100),
         policy={"max_batch_instance_percent": 50, "max_unhealthy_instance_percent": 50},
         happenings=at(5, Fault.MASS, 0.4),
+    ),
+    Case(
+        promise=invariants.never_more_down,
+        rules=Rules(settle=let_nobody_boot),
+        happenings=at(25, Fault.REIMAGE, 0.1),
     ),
     Case(
         promise=invariants.never_a_larger_batch,
@@ -369,6 +404,16 @@ CASES = [
         rules=adding(complete_early),
         policy={"pause_time_between_batches": 60},
     ),
+    Case(
+        promise=invariants.time_limits_stop_what_remains,
+        rules=adding(time_out_early),
+        policy={"pause_time_between_batches": 60},
+    ),
+    Case(
+        promise=invariants.overrides_blame_no_version,
+        rules=adding(blame_the_good_version),
+        happenings=at(600, Fault.ROLLBACK),
+    ),
     Case(promise=invariants.batches_end_when_all_are_done, rules=adding(end_batches_early)),
     Case(promise=checker.what_is_stored_is_what_was_decided, rules=Rules(settle=forget_a_mark)),
     Case(promise=checker.nothing_is_due_at_once, rules=Rules(next_wake=lambda fleet, now: now)),
@@ -485,6 +530,53 @@ def test_more_that_are_really_down_than_allowed_are_found() -> None:
     with pytest.raises(Violation, match="really down"):
         run.checker.about_to_stop(run.site.machines["3"], "upgrade")
     run.checker.about_to_stop(run.site.machines["3"], "deployment")
+
+
+def test_those_that_a_reimage_has_down_are_ours_and_outages_raise_no_limit() -> None:
+    case = Case(promise=invariants.never_more_down, rules=Rules())
+    run = Simulation(scenario_of(case), Rules(), None)
+    run.run()
+    machines = run.site.machines
+    for id in ("5", "6", "7", "8"):
+        machines[id].down_for = "outage"
+    machines["0"].down_for = "deployment"
+    run.checker.about_to_stop(machines["3"], "upgrade")
+    machines["1"].down_for = "deployment"
+    with pytest.raises(Violation, match="3 of 10 are down: 2 may be"):
+        run.checker.about_to_stop(machines["3"], "upgrade")
+
+
+def test_m11_what_goes_alone_beyond_the_limit_is_counted_apart_from_the_peak() -> None:
+    case = Case(promise=invariants.never_more_down, rules=Rules(), spec={"capacity": 3})
+    alone = Simulation(scenario_of(case), Rules(), None).run()
+    assert (alone.peak, alone.alone, alone.alone_ours) == (Peak(), 3, 0)
+    within = Simulation(scenario_of(replace(case, spec={})), Rules(), None).run()
+    assert (within.peak, within.alone) == (Peak(down=2, allowed=2, total=10), 0)
+    found = Summary()
+    for outcome in (alone, within):
+        found.add(outcome)
+    assert found.lines()[-2:] == [
+        "The largest share of a set ever down because of us, under limits below 100 %: 2 (20 %) of "
+        "10, where 2 (20 %) were allowed.",
+        "Batches of one healthy instance beyond the limit, which M11 allows: 3; in 0 of them "
+        "others were down because of us.",
+    ]
+
+
+@pytest.mark.parametrize("how", ["other disks", "another machine"])
+def test_data_disks_that_are_not_those_of_before_are_found(how: str) -> None:
+    run = Simulation(scenario_of(Case(promise=simulation.twin, rules=Rules())), Rules(), None)
+    run.run()
+    machine = run.site.machines["4"]
+    if how == "other disks":
+        machine.data += 1
+    else:
+        machine = Machine(id="4", host="host-2", data=999)
+        run.site.machines["4"] = machine
+    with pytest.raises(Violation, match="Instance 4 has"):
+        run.checker.changed(machine)
+    with pytest.raises(Violation, match="data disks of an instance are the same"):
+        run.checker.at_the_end(run.store.load(), run.agenda.now)
 
 
 def test_a_set_that_is_wrong_about_a_disk_is_found() -> None:

@@ -6,30 +6,35 @@ from datetime import datetime
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import ScaleSetSpec
-from rollcall_rollout import Fleet, InstancePhase, evolve
+from rollcall_rollout import Fleet, InstancePhase, fold
 from rollcall_rollout.census import Census
 
 from rollcall_simulator.control import Transaction
 from rollcall_simulator.invariants import Violation, check_decided, down_after, sentence_of
-from rollcall_simulator.ledger import GOOD, PENDING, SKIPPED, Ledger, Rollout
+from rollcall_simulator.ledger import Ledger
 from rollcall_simulator.site import Machine, Site
+
+OURS = frozenset({"upgrade", "deployment"})  # why we take instances down, but for what people want
 
 
 @dataclass(slots=True)
 class Peak:
-    """The most that were really down at once because of an upgrade, against what was allowed."""
+    """The largest share of a set that was really down at once because of us, and the limit then.
+
+    Under limits below 100 %, which say something.
+    """
 
     down: int = 0
-    allowed: int = 1
+    allowed: int = 0
     total: int = 0
 
     @property
-    def ratio(self) -> float:
-        """Return how much of the allowed was used."""
-        return self.down / self.allowed
+    def share(self) -> float:
+        """Return how much of the set was down."""
+        return self.down / self.total if self.total else 0.0
 
     def __lt__(self, other: "Peak") -> bool:
-        return (self.ratio, self.down, self.total) < (other.ratio, other.down, other.total)
+        return (self.share, self.down, -self.allowed) < (other.share, other.down, -other.allowed)
 
 
 class Checker:
@@ -40,17 +45,17 @@ class Checker:
         self.site: Site | None = None  # set when the hosts are there
         self.peak = Peak()
         self.alone = 0  # batches of one healthy instance beyond the limit (M11)
-        self.alone_ours = 0  # of these, where what the upgrade itself has down is beyond it
-        self._allowed = 1  # that may be down for the upgrade
-        self._beyond = False  # the last batch was one of those
-        self._steps = 0
+        self.alone_ours = 0  # of these, where others were down because of us
+        self._limit = 0  # of the policy, as of the last batch
+        self._allowed = 0  # that may be down because of us: the limit, or what M11 adds
+        self._data: dict[str, int] = {}  # by instance: its data disks, as they were at first
+        self._counted: Fleet | None = None  # as of the last step
         self._published = 0
 
     # --- transactions -----------------------------------------------------------------------------
 
     def committed(self, step: Transaction) -> None:
         """Check a transaction; raises Violation."""
-        self._steps += 1
         ledger = self.ledger
         for delivery in step.deliveries:
             ledger.deliver(delivery, step.now)
@@ -59,36 +64,42 @@ class Checker:
             if isinstance(decided, e.BatchStarted):
                 self._note_limits(decided)
             ledger.decide(decided, step.now)
+            if isinstance(decided, e.InstancesUpgradeRequested) and decided.upgrade_id is None:
+                # What a person had deployed keeps no limit (M41); the next batch makes it anew.
+                self._allowed = max(self._allowed, len(ledger.taken()))
         what_is_stored_is_what_was_decided(step)
         nothing_is_due_at_once(step)
         hosts_are_not_overfilled(step)
         if step.store.buried:
             ledger.barred = None
-        rest = 1 + len(step.settled.instances) // 5
-        if self._steps % rest == 0:
+        if not self._is_counted(step.settled):
             counts_are_right(step.settled)
-            the_set_believes_what_it_was_told(step.settled, ledger)
-        if step.decided and self._steps % 4 == 0:
-            every_decided_event_changes_the_state(step)
+        the_set_believes_what_it_was_told(step.settled, ledger)
+        every_decided_event_changes_the_state(step)
+
+    def _is_counted(self, fleet: Fleet) -> bool:
+        """Say whether nothing of a set has changed since its counts were checked last."""
+        before, self._counted = self._counted, fleet
+        return (
+            before is not None
+            and fleet.instances is before.instances
+            and fleet.upgrade is before.upgrade
+            and fleet.census is before.census
+        )
 
     def _note_limits(self, batch: e.BatchStarted) -> None:
         """Note how many may really be down until the next batch."""
         upgrade = self.ledger.upgrade
         if upgrade is None:
             return
-        down, allowed = down_after(self.ledger, upgrade, batch)
-        healthy = [id for id in batch.instance_ids if self.ledger.instances[id].is_healthy]
-        self._beyond = len(down) > allowed and bool(healthy) and not batch.replacements
-        self._allowed = max(allowed, len(down))
-        if self._beyond:
-            ours = {id for id in down if self._is_ours(upgrade, id)} | set(healthy)
+        down, self._limit = down_after(self.ledger, upgrade, batch)
+        ours = self.ledger.taken()
+        taken = set() if batch.replacements else set(batch.instance_ids)
+        self._allowed = max(self._limit, len(ours | taken))
+        healthy = any(self.ledger.instances[id].is_healthy for id in taken)
+        if len(down) > self._limit and healthy:
             self.alone += 1
-            self.alone_ours += len(ours) > allowed
-
-    def _is_ours(self, upgrade: Rollout, id: str) -> bool:
-        """Say whether the upgrade took an instance and has not brought it back to health."""
-        part = upgrade.parts.get(id)
-        return part is not None and part.state not in (PENDING, SKIPPED, GOOD)
+            self.alone_ours += bool(ours - taken)
 
     def published(self, number: int) -> None:
         """Check that entry `number` of the log may be published now."""
@@ -102,19 +113,23 @@ class Checker:
     # --- what physically happens ------------------------------------------------------------------
 
     def about_to_stop(self, machine: Machine, why: str) -> None:
-        """Never more instances are really down because of an upgrade than the policy allowed when
-        its last batch began."""
+        """Never more instances are really down because of an upgrade, a reimage or a deployment
+        than the policy allowed when the upgrade's last batch began, or by one where that went
+        alone (M11)."""
         if why != "upgrade" or self.site is None:
             return
         members = {instance.id for instance in self.ledger.members()}
         down = 1 + sum(
-            other.down_for == "upgrade" and not other.believed and other.id in members
+            other.down_for in OURS
+            and not other.believed
+            and other.id in members
+            and not self.ledger.instances[other.id].started
             for other in self.site.machines.values()
             if other is not machine
         )
         total = len(members)
-        if not self._beyond:
-            self.peak = max(self.peak, Peak(down, self._allowed, total))
+        if self._limit < total and down <= self._limit:
+            self.peak = max(self.peak, Peak(down, self._limit, total))
         if down > self._allowed:
             detail = f"{down} of {total} are down: {self._allowed} may be."
             raise Violation(sentence_of(self.about_to_stop), detail)
@@ -124,6 +139,14 @@ class Checker:
         if machine.swaps[machine.attempt] > 1:
             detail = f"Instance {machine.id} got {machine.swaps[machine.attempt]}."
             raise Violation(sentence_of(self.swapped), detail)
+        self.changed(machine)
+
+    def changed(self, machine: Machine) -> None:
+        """The data disks of an instance are the same ones for as long as it is there."""
+        first = self._data.setdefault(machine.id, machine.data)
+        if machine.data != first:
+            detail = f"Instance {machine.id} has {machine.data}, and had {first}."
+            raise Violation(sentence_of(self.changed), detail)
 
     def dropped(self, machine: Machine) -> None:
         """The previous OS disk is there until the instance was healthy on the new one."""
@@ -136,6 +159,8 @@ class Checker:
         off does not run."""
         if fleet is None or self.site is None:
             return
+        for there in self.site.machines.values():
+            self.changed(there)
         for instance in fleet.instances.values():
             machine = self.site.machines.get(instance.id)
             stopped = instance.is_parked and instance.phase is InstancePhase.READY
@@ -205,26 +230,30 @@ def the_set_believes_what_it_was_told(fleet: Fleet, ledger: Ledger) -> None:
         )
     for id, instance in fleet.instances.items():
         known = ledger.instances[id]
+        if (
+            instance.phase == known.phase
+            and instance.attempt == known.attempt
+            and instance.version == known.version
+            and instance.is_healthy == known.is_healthy
+        ):
+            continue
         believed = (instance.phase.value, instance.attempt, instance.is_healthy, instance.version)
         told = (known.phase, known.attempt, known.is_healthy, known.version)
-        if believed != told:
-            raise Violation(
-                sentence_of(the_set_believes_what_it_was_told),
-                f"Instance {id} is {believed}, and was told to be {told}.",
-            )
+        raise Violation(
+            sentence_of(the_set_believes_what_it_was_told),
+            f"Instance {id} is {believed}, and was told to be {told}.",
+        )
 
 
 def every_decided_event_changes_the_state(step: Transaction) -> None:
     """Every decided event changes the state, and all of them together make the state that is
     saved."""
-    state = step.folded
-    for event in step.decided:
-        after = evolve(state, [event], step.now)
-        if after is state:
-            raise Violation(
-                sentence_of(every_decided_event_changes_the_state), f"{event!r} does not."
-            )
-        state = after
+    if not step.decided:
+        return
+    state, changing = fold(step.folded, step.decided, step.now)
+    if len(changing) < len(step.decided):
+        idle = next(ev for ev in step.decided if not any(ev is other for other in changing))
+        raise Violation(sentence_of(every_decided_event_changes_the_state), f"{idle!r} does not.")
     if state != step.settled:
         raise Violation(
             sentence_of(every_decided_event_changes_the_state), "They make another one."

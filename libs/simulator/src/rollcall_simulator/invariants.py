@@ -28,6 +28,7 @@ from rollcall_simulator.ledger import (
     GOOD,
     IN_FLIGHT,
     PENDING,
+    POWERING,
     READY,
     RETURNED,
     SKIPPED,
@@ -95,14 +96,15 @@ def down_after(ledger: Ledger, upgrade: Rollout, batch: e.BatchStarted) -> tuple
     flight = {id for id in upgrade.in_flight() if upgrade.parts[id].state != SURGING}
     taken = set() if batch.replacements else set(batch.instance_ids)
     down = unhealthy(members) | (flight & ledger.instances.keys()) | taken
-    return down, max(1, ledger.limit(upgrade.policy, len(members)))
+    return down, ledger.limit(upgrade.policy, len(members))
 
 
 @_at(e.BatchStarted)
 def never_more_down(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
     """A batch, what the upgrade still has down, and what is unhealthy otherwise stay within
-    maxUnhealthyInstancePercent or maxUnhealthyInstanceCount; but one healthy instance may always
-    go alone (M11), unless a person overrode the gates, and unhealthy ones may always go."""
+    maxUnhealthyInstancePercent or maxUnhealthyInstanceCount; but one healthy instance may go alone
+    where nothing is on its way back (M11), or where a person overrode the gates only when nothing
+    else is down; and unhealthy ones may always go."""
     upgrade = ledger.upgrade
     if not isinstance(event, e.BatchStarted) or upgrade is None or event.replacements:
         return None
@@ -110,8 +112,11 @@ def never_more_down(ledger: Ledger, event: e.Event, now: datetime) -> str | None
     healthy = [id for id in event.instance_ids if ledger.instances[id].is_healthy]
     if len(down) <= allowed or not healthy:
         return None
-    alone = len(event.instance_ids) == 1 and not upgrade.in_flight()
-    if alone and not upgrade.forced:
+    coming = [
+        i.id for i in ledger.members() if i.booting and i.phase in (UPGRADING, POWERING, READY)
+    ]
+    alone = len(event.instance_ids) == 1 and not upgrade.in_flight() and not coming
+    if alone and (not upgrade.forced or len(down) == 1):
         return None
     return f"Batch {event.batch} makes {len(down)} down of {len(ledger.members())}: {allowed} may."
 
@@ -651,6 +656,31 @@ def upgrades_end_between_batches(ledger: Ledger, event: e.Event, now: datetime) 
     if last is not None and now < last + timedelta(seconds=upgrade.policy.bake_time):
         return f"{(now - last).total_seconds():.0f} s after the last batch."
     return None
+
+
+@_at(e.UpgradeFaulted)
+def time_limits_stop_what_remains(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """An upgrade is too long only after its upgradeTimeout, and while instances wait."""
+    upgrade = ledger.upgrade
+    if not isinstance(event, e.UpgradeFaulted) or upgrade is None:
+        return None
+    if event.error.code != FailureCode.UPGRADE_TIMEOUT:
+        return None
+    limit = upgrade.policy.upgrade_timeout
+    if limit is None or now < upgrade.started + timedelta(seconds=limit):
+        return f"{(now - upgrade.started).total_seconds():.0f} s after the start."
+    waits = any(part.state == PENDING for part in upgrade.parts.values())
+    return None if waits else "No instance waits any more."
+
+
+@_at(e.ImageHeld)
+def overrides_blame_no_version(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """What a person brought to a sick set, or back, holds no version in other sets when it
+    fails."""
+    if not isinstance(event, e.ImageHeld) or event.quarantine or not ledger.endings:
+        return None
+    upgrade = ledger.endings[-1][0]
+    return f"Version {event.image.version} is held." if upgrade.forced else None
 
 
 @_at(e.BatchCompleted)

@@ -61,6 +61,10 @@ class Known:
     booting: bool = False  # taken down for a person, and not healthy since
     lasting: bool = False  # an operation failed that a start does not undo
     timed_out: bool = False  # said not to be healthy in time, and not heard of since
+    taken: bool = (
+        False  # an upgrade, a reimage or a deployment took it, and it is not healthy since
+    )
+    started: bool = False  # a person starts it, since it was taken last
 
     @property
     def is_healthy(self) -> bool:
@@ -163,6 +167,10 @@ class Ledger:
     def members(self) -> list[Known]:
         """Return the instances that count as the set's."""
         return [i for i in self.instances.values() if not i.is_elsewhere and i.replaces is None]
+
+    def taken(self) -> set[str]:
+        """Return the set's instances that are down because of us, whatever else is."""
+        return {instance.id for instance in self.members() if instance.taken}
 
     def limit(self, policy: RollingPolicy, n: int) -> int:
         """Return how many of n may be unhealthy: the percent, rounded down, or the count."""
@@ -308,6 +316,7 @@ class Ledger:
                     instance.health = Health.HEALTHY if healthy else Health.UNHEALTHY
                     instance.timed_out = instance.timed_out and not healthy
                     instance.booting = instance.booting and not healthy
+                    instance.taken = instance.taken and not healthy
                     self._succeed(instance)
 
     def _provisioned(
@@ -401,9 +410,13 @@ class Ledger:
         if isinstance(event, e.InstancesPowerRequested):
             instance.phase, instance.due = POWERING, ""
             instance.booting = event.change is not PowerAction.POWER_OFF
+            if event.change is PowerAction.START:
+                instance.taken, instance.started = False, True
             return
         instance.lasting = False
         part = self.part(id)
+        if not isinstance(event, e.InstancesDeleteRequested):
+            instance.taken, instance.started = True, False
         match event:
             case e.InstancesUpgradeRequested():
                 instance.phase, instance.keeps_previous = UPGRADING, True

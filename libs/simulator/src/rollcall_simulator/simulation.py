@@ -311,6 +311,7 @@ class Simulation:
         self._broker.carry(event, self.control.deliver)
 
     def _changed(self, machine: Machine) -> None:
+        self.checker.changed(machine)
         self.probers.changed(machine)
 
     def _publish(self, event: e.Event) -> None:

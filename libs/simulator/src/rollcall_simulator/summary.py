@@ -50,7 +50,9 @@ class Summary:
         """Return the report."""
         moods = ", ".join(f"{self.moods[mood]} {mood}" for mood in Mood if self.moods[mood])
         peak = self.peak
-        share = f" ({100 * peak.down // peak.total} %)" if peak.total else ""
+        down, allowed = (
+            f"{n} ({100 * n // max(peak.total, 1)} %)" for n in (peak.down, peak.allowed)
+        )
         return [
             f"{self.scenarios} scenarios ({moods}) with {self.rollouts} rollouts, "
             f"{self.transactions} decisions, {self.virtual / 86400:.0f} days of virtual time.",
@@ -61,10 +63,10 @@ class Summary:
             "What happened to them:",
             *_table((f"{fault}: {MEANING[fault]}", n) for fault, n in self.struck.most_common()),
             "",
-            f"Down at once because of an upgrade, at most: {peak.down} of {peak.total}{share}, "
-            f"where {peak.allowed} were allowed.",
+            "The largest share of a set ever down because of us, under limits below 100 %: "
+            f"{down} of {peak.total}, where {allowed} were allowed.",
             f"Batches of one healthy instance beyond the limit, which M11 allows: {self.alone}; in "
-            f"{self.alone_ours} of them the upgrade itself had the others down.",
+            f"{self.alone_ours} of them others were down because of us.",
         ]
 
 
