@@ -1,8 +1,9 @@
 """Run by test_kill.py: carries one operation out again and again, killed at every point in turn.
 
-`killed_agent.py FOLDER OPERATION DRIVER`. For each point: a child makes an instance, takes the
-operation up and kills itself (SIGKILL) at that point; a second child gets the same request again,
-as the broker would redeliver it. What is found then is printed, one line of JSON per point.
+`killed_agent.py FOLDER OPERATION DRIVER [NEXT]`. For each point: a child makes an instance, takes
+the operation up and kills itself (SIGKILL) at that point; a second child gets the same request
+again, as the broker would redeliver it, or the operation NEXT. What is found then is printed, one
+line of JSON per point.
 """
 
 import asyncio
@@ -34,8 +35,10 @@ from rollcall_testing.instances import HOST, Place, kinds
 KIND = kinds()[sys.argv[3]]
 SET = "/sets/web"
 ASKED = 9  # the attempt of the operation that is killed
+NEXT = Operation(sys.argv[4]) if len(sys.argv) > 4 else None
 REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
+_SWAPS = ("/rename", "/start")
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
 EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
 
@@ -71,14 +74,26 @@ class Killer:
         return wrapped
 
     def arm(self, host: Host) -> None:
-        for name in ("save", "bury"):
+        for name in ("save", "bury") if NEXT is None else ():
             setattr(host.journal, name, self.around(getattr(host.journal, name)))
         if KIND.driver == "docker":
             self._arm_engine()
             return
-        for name in ("prepare", "stop", "swap", "start", "run", "observe", "commit", "delete"):
-            setattr(host.driver, name, self.around_async(getattr(host.driver, name)))
+        names: tuple[str, ...] = (
+            "prepare",
+            "stop",
+            "swap",
+            "start",
+            "run",
+            "observe",
+            "commit",
+            "delete",
+        )
         folders: Any = files.Folders
+        if NEXT is not None:  # what matters is whether it was written down what is in place
+            names = ("swap", "start")
+        for name in names:
+            setattr(host.driver, name, self.around_async(getattr(host.driver, name)))
         folders.keep_process = self.around(folders.keep_process)
         folders.point_to = self.around(folders.point_to)
 
@@ -90,9 +105,12 @@ class Killer:
         client: Any = aiodocker.Docker
         ask = client._do_query
 
+        def counts(path: str) -> bool:
+            return not path.endswith("/exec") if NEXT is None else path.endswith(_SWAPS)
+
         async def query(docker: Any, path: Any, method: str = "GET", **how: Any) -> Any:
             answer = await ask(docker, path, method, **how)
-            if method != "GET" and not str(path).endswith("/exec"):
+            if method != "GET" and counts(str(path)):
                 self.reach()
             return answer
 
@@ -220,9 +238,12 @@ def main() -> None:
         Operation.RESTORE: [job(Operation.CREATE, 1, v1), job(Operation.UPGRADE, 2, v2)],
         Operation.DELETE: [job(Operation.CREATE, 1, v1)],
     }[operation]
-    asked = job(
-        operation, ASKED, v2 if operation in (Operation.CREATE, Operation.UPGRADE) else None
-    )
+    new_disk = (Operation.CREATE, Operation.UPGRADE)
+    asked = job(operation, ASKED, v2 if operation in new_disk else None)
+    again_asked = asked
+    if NEXT is not None:
+        v3 = image(base, "3.0.0") if NEXT in new_disk else None
+        again_asked = job(NEXT, ASKED + 1, v3)
 
     def one(folder: Path, point: int) -> None:
         def prepare_then_die() -> None:
@@ -236,8 +257,8 @@ def main() -> None:
             asyncio.run(both())
 
         def again() -> None:
-            reports = asyncio.run(work(folder, [asked], None))
-            found = facts(folder, reports, operation is not Operation.DELETE)
+            reports = asyncio.run(work(folder, [again_asked], None))
+            found = facts(folder, reports, again_asked.order.operation is not Operation.DELETE)
             sys.stdout.write(json.dumps(found) + "\n")
 
         killed = in_child(prepare_then_die)

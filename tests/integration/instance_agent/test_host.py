@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import tarfile
@@ -42,6 +43,7 @@ from rollcall_testing import eventually
 from rollcall_testing.instances import HOST
 
 SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+REF = InstanceRef(scale_set=SET, instance_id="vm_0")
 KEY = new_key()
 
 
@@ -640,3 +642,109 @@ async def test_a_creation_that_is_delivered_after_the_deletion_makes_nothing(
     assert after.host.journal.all() == []
     made = await after.ask(Operation.CREATE, 8, image, instance="vm_1")
     assert isinstance(made, InstanceCreated), "a new request counts"
+
+
+async def test_a_restore_that_comes_while_disks_are_swapped_leads_to_the_old_disk(
+    rig: Rig,
+) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    driver: Any = rig.host.driver
+    swap, swapped = driver.swap, asyncio.Event()
+
+    async def swap_and_be_late_to_say_so(ref: InstanceRef, old: str | None, new: str) -> None:
+        await swap(ref, old, new)
+        driver.swap = swap
+        swapped.set()
+        await asyncio.sleep(0.3)
+
+    driver.swap = swap_and_be_late_to_say_so
+    upgrade = asyncio.create_task(rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0")))
+    await swapped.wait()
+    restored = await rig.ask(Operation.RESTORE, 3)
+    await upgrade
+    assert isinstance(restored, InstanceRestored), restored
+    assert restored.version == "1.0.0"
+    assert rig.disks() == ["000001-1.0.0"]
+
+
+async def test_a_swap_that_fails_when_it_is_done_leaves_the_disk_in_place_and_the_way_back(
+    rig: Rig,
+) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    driver: Any = rig.host.driver
+    swap = driver.swap
+
+    async def swap_and_fail(ref: InstanceRef, old: str | None, new: str) -> None:
+        await swap(ref, old, new)
+        raise OSError("the answer was lost")
+
+    driver.swap = swap_and_fail
+    failed = await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"))
+    assert isinstance(failed, InstanceFailed)
+    assert failed.version == "2.0.0"  # as it is
+    assert rig.disks() == ["000001-1.0.0", "000002-2.0.0"]
+    driver.swap = swap
+    assert isinstance(await rig.ask(Operation.RESTORE, 3), InstanceRestored)
+
+
+async def test_a_data_disk_that_is_gone_is_not_made_anew(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    pid, data = rig.pid(), rig.top / "data" / "0"
+    (data / "precious").write_text("content")
+    data.rename(rig.folder / "elsewhere")  # as where its file system is not mounted
+    for operation in (Operation.UPGRADE, Operation.RESTART):
+        image = rig.image("2.0.0") if operation is Operation.UPGRADE else None
+        failed = await rig.ask(operation, 2, image)
+        assert isinstance(failed, InstanceFailed), failed
+        assert failed.error.code == FailureCode.DATA_DISK
+        assert "data disk 0" in failed.error.message
+        assert rig.pid() == pid  # nothing was stopped
+        assert not data.exists()
+    (rig.folder / "elsewhere").rename(data)
+    assert isinstance(await rig.ask(Operation.UPGRADE, 3, rig.image("2.0.0")), InstanceUpgraded)
+    assert (data / "precious").read_text() == "content"
+
+
+async def test_an_instance_whose_data_disk_is_gone_is_not_started_by_an_agent(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    await rig.host.driver.stop(REF, 0.2)
+    await rig.close()
+    (rig.top / "data" / "0").rename(rig.folder / "elsewhere")
+    rig.host = build_host(rig.settings)
+    await rig.host.power.recover(rig.report)
+    assert not (await rig.host.driver.observe(REF)).running
+    (rig.folder / "elsewhere").rename(rig.top / "data" / "0")
+    await rig.host.power.recover(rig.report)
+    assert (await rig.host.driver.observe(REF)).running
+
+
+async def test_another_data_disk_is_taken_when_the_instance_was_restarted_with_it(
+    rig: Rig,
+) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    data = rig.top / "data" / "0"
+    data.rename(rig.folder / "old")
+    shutil.copytree(rig.folder / "old", data)
+    failed = await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"))
+    assert isinstance(failed, InstanceFailed), failed
+    assert failed.error.code == FailureCode.DATA_DISK
+    assert isinstance(await rig.ask(Operation.RESTORE, 3), InstanceRestored)
+    assert isinstance(await rig.ask(Operation.UPGRADE, 4, rig.image("2.0.0")), InstanceFailed)
+    assert isinstance(await rig.ask(Operation.RESTART, 5), InstancePowered)
+    assert isinstance(await rig.ask(Operation.UPGRADE, 6, rig.image("2.0.0")), InstanceUpgraded)
+
+
+async def test_an_agent_whose_journal_lost_an_upgrade_starts_the_disk_in_place(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    old = rig.host.journal.get(SET, "vm_0")
+    assert old is not None
+    await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"))
+    rig.host.journal.save(old)  # as a copy of the state folder may have it
+    await rig.host.driver.stop(REF, 0.2)
+    await rig.close()
+    rig.host = build_host(rig.settings)
+    await rig.host.power.recover(rig.report)
+    await eventually(lambda: rig.boots()[-1:] == ["2.0.0"])
+    restored = await rig.ask(Operation.RESTORE, 3)
+    assert isinstance(restored, InstanceRestored), restored
+    assert restored.version == "1.0.0"

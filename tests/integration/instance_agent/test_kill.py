@@ -29,20 +29,23 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ins
     return kind
 
 
-async def at_every_point(folder: Path, operation: str, kind: InstanceKind) -> list[dict[str, Any]]:
+async def at_every_point(
+    folder: Path, operation: str, kind: InstanceKind, then: str = ""
+) -> list[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(SCRIPT),
         str(folder),
         operation,
         kind.driver,
+        *([then] if then else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     found = [json.loads(line) for line in output.splitlines() if line.startswith(b'{"reports"')]
-    assert len(found) >= 8, output.decode()
+    assert len(found) >= (2 if then else 8), output.decode()
     return found
 
 
@@ -93,3 +96,57 @@ async def test_a_deletion_leaves_nothing(tmp_path: Path, kind: InstanceKind) -> 
         assert report["type"] == "instance.deleted.v1"
         assert facts["alive"] == 0
         assert "boots" not in facts  # no folder is left
+
+
+async def test_a_restore_after_an_upgrade_that_was_cut_off_leads_to_the_old_disk(
+    tmp_path: Path, kind: InstanceKind
+) -> None:
+    for facts in await at_every_point(tmp_path, "upgrade", kind, then="restore"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["version"]) == ("instance.restored.v1", "1.0.0"), facts
+        assert facts["os"] == "000001-1.0.0", facts
+        assert facts["disks"] == ["000001-1.0.0"], facts
+        assert (facts["boots"][-1], facts["alive"]) == ("1.0.0", 1), facts
+        assert facts["kept"] == ["content"]
+
+
+async def test_a_newer_upgrade_takes_the_place_of_one_that_was_cut_off(
+    tmp_path: Path, kind: InstanceKind
+) -> None:
+    for facts in await at_every_point(tmp_path, "upgrade", kind, then="upgrade"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["version"]) == ("instance.upgraded.v1", "3.0.0"), facts
+        assert facts["os"] == "000010-3.0.0", facts
+        assert facts["disks"] == ["000001-1.0.0", "000010-3.0.0"], facts  # the way back
+        assert (facts["boots"][-1], facts["alive"]) == ("3.0.0", 1), facts
+        assert facts["kept"] == ["content"]
+
+
+@pytest.mark.parametrize("operation", ["create", "upgrade"])
+async def test_a_deletion_after_what_was_cut_off_leaves_nothing(
+    tmp_path: Path, kind: InstanceKind, operation: str
+) -> None:
+    for facts in await at_every_point(tmp_path, operation, kind, then="delete"):
+        (report,) = facts["reports"]
+        assert report["type"] == "instance.deleted.v1"
+        assert facts["alive"] == 0
+        assert "boots" not in facts  # no folder is left
+
+
+async def test_a_newer_creation_takes_the_place_of_one_that_was_cut_off(
+    tmp_path: Path, kind: InstanceKind
+) -> None:
+    for facts in await at_every_point(tmp_path, "create", kind, then="create"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["version"]) == ("instance.created.v1", "3.0.0"), facts
+        assert (facts["os"], facts["disks"]) == ("000010-3.0.0", ["000010-3.0.0"]), facts
+        assert (facts["boots"][-1], facts["alive"]) == ("3.0.0", 1), facts
+
+
+async def test_an_upgrade_of_what_was_cut_off_as_it_was_made_ends_with_the_new_disk(
+    tmp_path: Path, kind: InstanceKind
+) -> None:
+    for facts in await at_every_point(tmp_path, "create", kind, then="upgrade"):
+        (report,) = facts["reports"]
+        assert (report["type"], report["version"]) == ("instance.upgraded.v1", "3.0.0"), facts
+        assert (facts["os"], facts["alive"]) == ("000010-3.0.0", 1), facts

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from instance_agent.domain.data_disks import DataDisk
 from instance_agent.domain.drain import Draining
 from instance_agent.domain.record import (
     PLANS,
@@ -19,7 +20,9 @@ from instance_agent.domain.record import (
     Step,
     advance,
     begin,
+    believe,
     commit,
+    data_fault,
     fail,
     kept_disks,
     remaining,
@@ -210,3 +213,110 @@ def test_a_record_cannot_succeed_without_a_disk() -> None:
 def test_the_last_step_ends_the_plan() -> None:
     assert remaining(CREATED) == ()
     assert CREATED.step is Step.DONE
+
+
+CUT_OFF = work(CREATED, order(Operation.UPGRADE, 2, "v2"), 3)  # stopped; then the agent was killed
+V2 = Disk(name="000002-v2", version="v2", generation=2)
+V9 = Disk(name="000009-v9", version="v9", generation=9)
+
+
+@pytest.mark.parametrize("operation", [Operation.RESTORE, Operation.UPGRADE, Operation.DELETE])
+def test_a_swap_that_was_not_written_down_is_believed_when_another_operation_begins(
+    operation: Operation,
+) -> None:
+    begun = begin(CUT_OFF, order(operation, 3, "v3"), V2)
+    assert isinstance(begun, Record)
+    assert (version(begun.disk), version(begun.previous), begun.swaps) == ("v2", "v1", 2)
+    if operation is Operation.RESTORE:
+        assert version(begun.target) == "v1"
+
+
+def test_the_same_operation_goes_on_and_counts_its_swap_itself() -> None:
+    assert begin(CUT_OFF, order(Operation.UPGRADE, 2, "v2"), V2) == CUT_OFF
+
+
+def test_a_restore_that_was_not_written_down_is_believed() -> None:
+    restoring = work(UPGRADED, order(Operation.RESTORE, 3), 1)
+    believed = believe(restoring, CREATED.disk)
+    assert (version(believed.disk), believed.previous) == ("v1", None)
+    assert believe(UPGRADED, CREATED.disk).disk == CREATED.disk  # also where it was lost whole
+
+
+def test_a_creation_that_was_not_written_down_is_believed() -> None:
+    creating = work(None, order(Operation.CREATE, 1, "v1"), 2)
+    upgrading = begin(creating, order(Operation.UPGRADE, 2, "v2"), CREATED.disk)
+    assert isinstance(upgrading, Record)
+    assert (upgrading.disk, upgrading.previous) == (CREATED.disk, None)
+
+
+def test_the_disk_of_an_operation_that_the_journal_lost_leaves_a_way_back() -> None:
+    believed = believe(CREATED, V2)
+    assert (version(believed.disk), version(believed.previous)) == ("v2", "v1")
+    again = done(believed, order(Operation.UPGRADE, 2, "v2"))  # its request comes again
+    assert (version(again.disk), version(again.previous)) == ("v2", "v1")
+
+
+def test_a_disk_that_no_operation_made_is_not_believed() -> None:
+    assert believe(CREATED, Disk(name="/foreign", version="", generation=0)) == CREATED
+    assert believe(CREATED, None) == CREATED
+    assert believe(CREATED, CREATED.disk) == CREATED
+
+
+DATA = {0: DataDisk(place="inode 1:5", content="ext:a")}
+OTHER = {0: DataDisk(place="inode 1:6")}
+AFTER_BOOT = {0: DataDisk(place="inode 2:5", content="ext:b")}  # and its owner has formatted it
+KEPT = succeed(replace(work(CREATED, order(Operation.UPGRADE, 2, "v2")), data_disks=DATA))
+
+
+@pytest.mark.parametrize(
+    ("operation", "now", "fault"),
+    [
+        (Operation.UPGRADE, {}, "is gone"),
+        (Operation.UPGRADE, OTHER, "and now is"),
+        (Operation.UPGRADE, AFTER_BOOT, ""),
+        (Operation.UPGRADE, DATA | {1: OTHER[0]}, ""),
+        (Operation.CREATE, {}, "is gone"),
+        (Operation.RESTORE, {}, "is gone"),
+        (Operation.RESTORE, OTHER, ""),
+        (Operation.START, {}, "is gone"),
+        (Operation.RESTART, OTHER, ""),
+        (Operation.STOP, {}, ""),
+        (Operation.DELETE, {}, ""),
+    ],
+)
+def test_data_disks_are_those_of_the_operations_before(
+    operation: Operation, now: dict[int, DataDisk], fault: str
+) -> None:
+    begun = begin(KEPT, order(operation, 3, "v3"))
+    assert isinstance(begun, Record)
+    said = data_fault(begun, now)
+    assert fault in said
+    assert bool(said) == bool(fault)
+
+
+def test_data_disks_that_an_operation_made_are_known_though_it_was_cut_off() -> None:
+    half = replace(
+        work(KEPT, order(Operation.UPGRADE, 3, "v3"), 3), data_disks=OTHER | {1: OTHER[0]}
+    )
+    begun = begin(half, order(Operation.UPGRADE, 4, "v4"))
+    assert isinstance(begun, Record)
+    assert begun.known_data == DATA | {1: OTHER[0]}
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"), [(Operation.RESTART, OTHER), (Operation.RESTORE, DATA)]
+)
+def test_a_restart_says_that_another_data_disk_is_meant_and_a_restore_does_not(
+    operation: Operation, expected: dict[int, DataDisk]
+) -> None:
+    ended = succeed(replace(work(KEPT, order(operation, 3)), data_disks=OTHER))
+    assert ended.known_data == expected
+
+
+def test_the_data_disks_of_what_was_taken_over_are_its_owners() -> None:
+    taken = begin(None, order(Operation.CREATE, 1), V9)
+    assert isinstance(taken, Record)
+    ended = succeed(replace(work(taken, order(Operation.CREATE, 1)), data_disks=DATA))
+    begun = begin(ended, order(Operation.UPGRADE, 2, "v2"))
+    assert isinstance(begun, Record)
+    assert data_fault(begun, {}) == ""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,8 +13,7 @@ import structlog
 from rollcall_contracts.events import Event, InstanceDeleted, InstanceFailed
 from rollcall_contracts.model import Drain, Failure, FailureCode, Image, Provisioning
 
-from instance_agent import drain
-from instance_agent.domain.data_disks import changed
+from instance_agent import drain, guard
 from instance_agent.domain.drain import DrainEnd
 from instance_agent.domain.record import (
     Answered,
@@ -27,10 +27,12 @@ from instance_agent.domain.record import (
     Step,
     advance,
     begin,
+    believe,
     commit,
     fail,
     kept_disks,
     remaining,
+    replaces,
     succeed,
 )
 from instance_agent.driver import Adopter, Driver, Endpoint, InstanceRef, NewDisk
@@ -120,7 +122,7 @@ class Host:
         """
         order = job.order
         slot = self._slots[ref_of(order).key]
-        if slot.task is not None and slot.order is not None and _replaces(order, slot.order):
+        if slot.task is not None and slot.order is not None and replaces(order, slot.order):
             slot.task.cancel()
         slot.wanted = max(slot.wanted, order.attempt)
         async with slot.lock:
@@ -188,9 +190,11 @@ class Host:
                 assert_never(decision)
 
     async def _found(self, known: Record | None, order: Order) -> Disk | None:
-        """Return the OS disk of an instance to be taken over, if that is what is asked for."""
+        """Return the OS disk in place where an operation begins; it may be one to be taken over."""
         driver = self.driver
-        if known is not None or order.operation is not Operation.CREATE:
+        if known is not None:
+            return (await driver.observe(ref_of(known))).disk if replaces(order, known) else None
+        if order.operation is not Operation.CREATE:
             return None
         if not (driver.capabilities.adopts and isinstance(driver, Adopter)):
             return None
@@ -239,6 +243,8 @@ class Host:
         record = self.journal.get(job.order.scale_set, job.order.instance_id)
         if record is None:
             return
+        with suppress(Exception):  # what failed may be the driver; what is in place is told then
+            record = believe(record, (await self.driver.observe(ref_of(record))).disk)
         record = self.journal.save(fail(record, failure))
         log.warning(
             "operation_failed",
@@ -255,16 +261,23 @@ class Host:
         await self._tidy(record)
 
     async def _tidy(self, record: Record) -> None:
-        """Drop the OS disks that nobody needs; what cannot go now goes the next time."""
+        """Drop the OS disks that nobody needs; what cannot go now goes the next time.
+
+        The one in place stays, whatever the record says.
+        """
+        ref = ref_of(record)
         try:
-            await self.driver.commit(ref_of(record), kept_disks(record))
-            self.images.keep_uses(ref_of(record).key, kept_disks(record))
+            in_place = (await self.driver.observe(ref)).disk
+            kept = kept_disks(record) | ({in_place.name} if in_place else set())
+            await self.driver.commit(ref, kept)
+            self.images.keep_uses(ref.key, kept)
         except (OSError, OperationFailed) as error:
             log.warning("commit_failed", instance=record.instance_id, error=str(error))
 
     async def _steps(self, record: Record, job: Job, report: Report) -> Record:
         if record.step in (Step.STARTED, Step.CUSTOMIZED) and record.target is not None:
-            await self._start(record, record.target, report)  # the host may have rebooted meanwhile
+            await self._refuse_other_data(record)  # the host may have rebooted meanwhile
+            await self._start(record, record.target, report)
         for step in remaining(record):
             record = await self._do(step, record, job, report)
             record = self.journal.save(advance(record, step))
@@ -277,6 +290,7 @@ class Host:
         ref = ref_of(record)
         match step:
             case Step.PREPARED:
+                await self._refuse_other_data(record)  # before missing ones are made
                 async with self._working:
                     await self._prepare(ref, _target(record), job)
             case Step.DRAINED:
@@ -284,8 +298,7 @@ class Host:
             case Step.STOPPED:
                 return await self._stopped(record)
             case Step.SWAPPED:
-                old = record.disk.name if record.disk else None
-                await self.driver.swap(ref, old, _target(record).name)
+                await self._swap(record)
             case Step.STARTED:
                 await self._compare(record)
                 return await self._start(record, _target(record), report)
@@ -329,12 +342,8 @@ class Host:
     async def _stopped(self, record: Record) -> Record:
         """Stop the instance, where that is needed, and remember the data disks that it has."""
         ref, target = ref_of(record), record.target
-        if target is not None and target.name not in (await self.driver.observe(ref)).disks:
-            raise OperationFailed(
-                FailureCode.DRIVER,
-                f"OS disk {target.name} is gone; the instance was not stopped",
-                record.instance_id,
-            )
+        if target is not None:
+            guard.refuse_to_stop(record, target, await self.driver.observe(ref))
         self.power.forget(ref)
         if record.operation is Operation.RESTORE and target != record.disk:
             record = replace(record, note=await self._last_words(ref))
@@ -352,28 +361,26 @@ class Host:
             console = f"(it cannot be read: {error})"
         return f"its console ended with: {console[-_LAST_WORDS:] or 'nothing'}"
 
+    async def _swap(self, record: Record) -> None:
+        """Swap; when cancelled, not before it is known what is in place."""
+        old = record.disk.name if record.disk else None
+        swap = self.driver.swap(ref_of(record), old, _target(record).name)
+        task = asyncio.ensure_future(swap)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
+
     async def _compare(self, record: Record) -> None:
         """Fail when a disk is not the one that it must be: a data disk, or the OS disk (M06).
 
         Asked before the new OS disk starts, and again when it is done: it may have overwritten one.
         """
-        seen = await self.driver.observe(ref_of(record))
-        if seen.disk != record.target:
-            raise OperationFailed(
-                FailureCode.DRIVER,
-                f"{seen.disk or 'no OS disk'} is in place, and not {record.target}",
-                record.instance_id,
-            )
-        if record.data_disks is None:  # stopped by an agent of a version before this one
-            return
-        what = changed(record.data_disks, seen.data_disks)
-        if what:
-            raise OperationFailed(
-                FailureCode.DATA_DISK,
-                f"{what}; data disks must outlive a change of the OS disk, so the work on the "
-                "instance ends here",
-                record.instance_id,
-            )
+        guard.compare(record, await self.driver.observe(ref_of(record)))
+
+    async def _refuse_other_data(self, record: Record) -> None:
+        guard.refuse_other_data(record, await self.driver.observe(ref_of(record)))
 
     async def _drain(self, record: Record, job: Job) -> Record:
         """Have the instance emptied, where that is asked for and it runs; never held against it."""
@@ -408,6 +415,7 @@ class Host:
         before = Endpoint(address=record.address, port=record.port)
         if (
             record.operation is Operation.UPGRADE
+            and before.address  # else it never started, so nobody was told of one
             and endpoint != before
             and self.driver.capabilities.keeps_address
         ):
@@ -437,13 +445,6 @@ class Host:
                 ref.instance_id,
             )
         return record
-
-
-def _replaces(new: Order, running: Order) -> bool:
-    """Say whether there is no point in going on with what runs."""
-    return new.attempt > running.attempt or (
-        new.attempt == running.attempt and new.operation is not running.operation
-    )
 
 
 def _target(record: Record) -> Disk:

@@ -8,9 +8,10 @@ import structlog
 from rollcall_contracts.events import Event, InstancePowerChanged
 from rollcall_contracts.model import Power
 
-from instance_agent.domain.record import Record, Step
+from instance_agent.domain.record import Record, Step, believe
 from instance_agent.driver import Driver, InstanceRef
 from instance_agent.failures import OperationFailed
+from instance_agent.guard import refuse_other_data
 from instance_agent.journal import Journal
 
 log = structlog.get_logger()
@@ -67,13 +68,19 @@ class PowerWatch:
             await asyncio.sleep(_ASK_AGAIN)
 
     async def _put_right(self, ref: InstanceRef) -> None:
-        """Start the instance if it should run and does not; its turn is held."""
+        """Start what should run and does not, from the OS disk in place; its turn is held.
+
+        Not where a data disk is gone.
+        """
         record = self._journal.get(ref.scale_set, ref.instance_id)
-        if record is None or not _should_run(record) or record.disk is None:
+        if record is None or not _should_run(record):
             return
-        if (await self._driver.observe(ref)).running:
+        seen = await self._driver.observe(ref)
+        record = self._journal.save(believe(record, seen.disk))
+        if seen.running or record.disk is None:
             return
         try:
+            refuse_other_data(record, seen)
             await self._driver.start(ref, record.disk)
             log.info("instance_started_again", instance=ref.instance_id)
         except (OSError, OperationFailed) as error:
@@ -116,7 +123,7 @@ class PowerWatch:
                 return
             try:
                 await self._put_right(ref)
-            except (OSError, OperationFailed) as error:
+            except Exception as error:
                 log.warning("start_failed", instance=ref.instance_id, error=str(error))
             self.watch(ref, report)
             await self._compare(ref, report)

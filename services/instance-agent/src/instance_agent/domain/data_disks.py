@@ -1,9 +1,11 @@
 """What tells a data disk from any other, and whether it is still the same one (M06)."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+_DEVICE = re.compile(r"(?<=^inode )\d+:")
 HEAD = 0x11000  # bytes from a disk's beginning in which all that is looked for stands
 
 
@@ -35,18 +37,37 @@ def identify(head: bytes) -> str:
     return ""
 
 
+def missing(before: Mapping[int, DataDisk], now: Mapping[int, DataDisk]) -> str:
+    """Say which data disk is no longer there, or "" when all are."""
+    for lun, was in before.items():
+        if lun not in now:
+            return f"data disk {lun} ({was.place}) is gone"
+    return ""
+
+
+def replaced(before: Mapping[int, DataDisk], now: Mapping[int, DataDisk]) -> str:
+    """Say which data disk is gone or another one than it was an operation ago, or "".
+
+    What was written to it since is its owner's. The numbers of devices change with each boot.
+    """
+    for lun, was in before.items():
+        if lun in now and _DEVICE.sub("", was.place) != _DEVICE.sub("", now[lun].place):
+            return f"data disk {lun} was {was.place} and now is {now[lun].place}"
+    return missing(before, now)
+
+
 def changed(before: Mapping[int, DataDisk], now: Mapping[int, DataDisk]) -> str:
     """Say which data disk is no longer the one that it was, or "" when all are.
 
     New ones are fine, and so is content where there was none before: the first boot formats.
     """
     for lun, was in before.items():
-        disk = now.get(lun)
-        if disk is None:
-            return f"data disk {lun} ({was.place}) is gone"
+        if lun not in now:
+            continue
+        disk = now[lun]
         if disk.place != was.place:
             return f"data disk {lun} was {was.place} and now is {disk.place}"
         if was.content and disk.content != was.content:
             found = disk.content or "nothing known"
             return f"data disk {lun} held {was.content}, and now holds {found}: it was overwritten"
-    return ""
+    return missing(before, now)

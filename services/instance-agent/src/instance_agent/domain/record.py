@@ -7,7 +7,7 @@ be done a second time; drivers make that harmless.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
@@ -21,7 +21,7 @@ from rollcall_contracts.events import (
 )
 from rollcall_contracts.model import Failure, FailureCode, Power
 
-from instance_agent.domain.data_disks import DataDisk
+from instance_agent.domain.data_disks import DataDisk, missing, replaced
 from instance_agent.domain.drain import Draining
 
 
@@ -97,6 +97,7 @@ class Record:
     step: Step = Step.BEGUN
     draining: Draining | None = None  # while the application is being emptied
     data_disks: Mapping[int, DataDisk] | None = None  # as found when it was stopped
+    known_data: Mapping[int, DataDisk] = field(default_factory=dict)  # of all operations before
     note: str = ""  # what else the report of the running operation says
     extensions_done: int = 0
     disk: Disk | None = None  # in place
@@ -105,6 +106,7 @@ class Record:
     swaps: int = 0  # how often the OS disk in place changed; counted once per operation
     should_run: bool = False
     adopted: bool = False  # it was not made by us, and nothing was done to it so far
+    taken_over: bool = False  # it was not made by us: its data disks are its owner's to change
     power: Power = Power.RUNNING  # as last told to the control plane
     address: str = ""
     port: int = 0
@@ -158,7 +160,8 @@ Decision = Record | Stale | Answered | Refused
 def begin(record: Record | None, order: Order, found: Disk | None = None) -> Decision:
     """Say what an order means for an instance: a record to work on, or why there is none.
 
-    `found` is the OS disk of an instance that nobody asked for yet, and that is to be taken over.
+    `found` is the OS disk that is in place, as the driver sees it: that of an instance that nobody
+    asked for yet is taken over, that of a known one is believed when another operation begins.
     Deleting what is not there is decided by the caller, who has no record to work on.
     """
     if record is None:
@@ -171,13 +174,41 @@ def begin(record: Record | None, order: Order, found: Disk | None = None) -> Dec
             operation=order.operation,
         )
         if found is not None:
-            return replace(record, disk=found, target=found, should_run=True, adopted=True)
+            ours = replace(record, disk=found, target=found, should_run=True)
+            return replace(ours, adopted=True, taken_over=True)
         return replace(record, target=_new_disk(order))
+    if replaces(order, record):
+        return _next_operation(believe(record, found), order)
     if order.attempt < record.attempt:
         return Stale(known=record.attempt)
-    if order.attempt == record.attempt and order.operation is record.operation:
-        return record if record.report is None else Answered(report=record.report)
-    return _next_operation(record, order)
+    return record if record.report is None else Answered(report=record.report)
+
+
+def replaces(new: Order, known: Order | Record) -> bool:
+    """Say whether an order is another operation than what is known, and not an older one."""
+    return new.attempt > known.attempt or (
+        new.attempt == known.attempt and new.operation is not known.operation
+    )
+
+
+def believe(record: Record, found: Disk | None) -> Record:
+    """Return the record with the OS disk that is in place, whatever was written down of it.
+
+    An agent may have ended, or a newer request taken over, when a disk was swapped and that not yet
+    written down. A disk that no operation of ours made counts as nothing: a swap will refuse it.
+    """
+    in_place = record.disk.name if record.disk else ""
+    if found is None or found.name == in_place:
+        return record
+    if record.target is not None and found.name == record.target.name:
+        return _swapped(record)
+    if record.previous is not None and found.name == record.previous.name:
+        return replace(record, disk=record.previous, previous=None, swaps=record.swaps + 1)
+    if not found.version:
+        return record
+    # Of an operation that the journal has lost: there is still the way back to what it knows.
+    previous = record.previous or record.disk
+    return replace(record, disk=found, previous=previous, swaps=record.swaps + 1)
 
 
 def _next_operation(record: Record, order: Order) -> Record | Refused:
@@ -188,6 +219,7 @@ def _next_operation(record: Record, order: Order) -> Record | Refused:
         step=Step.BEGUN,
         draining=None,
         data_disks=None,
+        known_data={**(record.data_disks or {}), **record.known_data},  # new ones only
         note="",
         extensions_done=0,
         adopted=False,
@@ -254,15 +286,16 @@ def advance(record: Record, step: Step) -> Record:
 
 
 def _swapped(record: Record) -> Record:
+    upgrades = record.operation is Operation.UPGRADE
     if record.disk == record.target:
-        return replace(record, previous=None, should_run=True)
+        return replace(record, previous=record.previous if upgrades else None, should_run=True)
     # A disk that was never confirmed does not become the one to go back to: the last confirmed
     # one stays it (a second upgrade after a failed one, M41).
     previous = record.previous or record.disk
     return replace(
         record,
         disk=record.target,
-        previous=previous if record.operation is Operation.UPGRADE else None,
+        previous=previous if upgrades else None,
         swaps=record.swaps + 1,
         should_run=True,
     )
@@ -277,6 +310,7 @@ def commit(record: Record, attempt: int) -> Record | Stale:
 
 def succeed(record: Record) -> Record:
     """Return the record with the report of a complete operation."""
+    record = replace(record, known_data=_known_data(record))
     if record.disk is None:
         raise ValueError(f"{record.instance_id}: an operation cannot end without an OS disk")
     match record.operation:
@@ -305,6 +339,18 @@ def succeed(record: Record) -> Record:
     return replace(record, step=Step.DONE, report=report)
 
 
+def _known_data(record: Record) -> Mapping[int, DataDisk]:
+    """Return the data disks that the operations to come go by.
+
+    A restart is how an owner says that another disk is meant; a restore, which the control plane
+    asks for by itself, says nothing of the kind.
+    """
+    found = record.data_disks or {}
+    if record.operation in (Operation.CREATE, Operation.UPGRADE, Operation.RESTART):
+        return {**record.known_data, **found}
+    return {**found, **record.known_data}
+
+
 def _powered(record: Record) -> InstancePowered:
     return InstancePowered(
         scale_set=record.scale_set,
@@ -328,6 +374,19 @@ def fail(record: Record, failure: Failure) -> Record:
         version=record.disk.version if record.disk else None,
     )
     return replace(record, step=Step.DONE, report=report)
+
+
+def data_fault(record: Record, now: Mapping[int, DataDisk]) -> str:
+    """Say what speaks against going on with the data disks that there are now, or "".
+
+    A new OS disk is for the data disks that the instance had. Where it goes back to one, or only
+    starts, they need but be there, so that an owner who has moved one has a way to say so.
+    """
+    if record.taken_over or record.operation in (Operation.STOP, Operation.DELETE):
+        return ""
+    if record.operation in (Operation.CREATE, Operation.UPGRADE) and record.step is not Step.DONE:
+        return replaced(record.known_data, now)
+    return missing(record.known_data, now)
 
 
 def kept_disks(record: Record) -> frozenset[str]:
