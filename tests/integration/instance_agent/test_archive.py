@@ -222,3 +222,14 @@ def test_a_good_archive_is_unpacked_without_privileges(tmp_path: Path) -> None:
     mode = (folder / "bin" / "su").stat().st_mode
     assert stat.S_IMODE(mode) == 0o755  # no setuid, no setgid
     assert stat.S_IMODE((folder / "bin").stat().st_mode) & 0o700 == 0o700  # can be removed again
+
+
+@pytest.mark.parametrize("time", ["1e40", "-1e40", "inf", "nan"])
+def test_a_time_that_no_file_can_have_is_bent_to_one_that_it_can(tmp_path: Path, time: str) -> None:
+    archive = write(
+        tmp_path / "image.tar.gz", lambda tar: add(tar, "file", b"x", pax_headers={"mtime": time})
+    )
+    folder = tmp_path / "root"
+    folder.mkdir()
+    unpack(archive, folder, max_bytes=LIMIT)
+    assert 0 <= (folder / "file").stat().st_mtime < 2**32

@@ -6,6 +6,7 @@ checked before it is written: Python's own `data` filter has had ways around it.
 
 import gzip
 import io
+import math
 import os
 import posixpath
 import tarfile
@@ -19,6 +20,7 @@ from instance_agent.failures import OperationFailed
 from instance_agent.space import leave_room
 
 MAX_MEMBERS = 500_000
+_LATEST = 2**32 - 1  # a time that every file system can hold
 _LONGEST_READ = 4 * 1024 * 1024  # a header that claims to be longer would be held in memory
 
 
@@ -153,7 +155,9 @@ def _modes(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     """Apply Python's own filter too, then drop setuid, setgid and sticky, and keep it removable."""
     filtered = tarfile.data_filter(member, folder)
     mode = (member.mode or 0) & 0o755 | (0o700 if member.isdir() else 0o600)
-    return filtered.replace(mode=mode, deep=False)
+    # Its time may be one that no file can have.
+    time = min(max(member.mtime, 0), _LATEST) if math.isfinite(member.mtime) else 0
+    return filtered.replace(mode=mode, mtime=int(time), deep=False)
 
 
 def _relative(error: OSError, folder: Path) -> str:
