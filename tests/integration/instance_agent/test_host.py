@@ -748,3 +748,11 @@ async def test_an_agent_whose_journal_lost_an_upgrade_starts_the_disk_in_place(r
     restored = await rig.ask(Operation.RESTORE, 3)
     assert isinstance(restored, InstanceRestored), restored
     assert restored.version == "1.0.0"
+
+
+async def test_what_a_killed_agent_left_of_scripts_is_removed(rig: Rig) -> None:
+    left = rig.settings.state_dir / "scratch" / "tmpabc"
+    left.mkdir()
+    (left / "script").write_text("PASSWORD=secret")
+    build_host(rig.settings).journal.close()
+    assert not left.exists()

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 from rollcall_contracts.events import (
     AgentSeen,
@@ -80,7 +81,7 @@ def build_host(settings: Settings) -> Host:
     room = Room()
     driver = build_driver(settings, room)
     scratch = settings.state_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
+    empty_scratch(scratch)
     journal = open_journal(settings)
     images = build_cache(settings, driver)
     images.keep_all_uses(open_disks(journal))
@@ -100,6 +101,13 @@ def build_host(settings: Settings) -> Host:
         stop_grace=settings.stop_grace,
         room=room,
     )
+
+
+def empty_scratch(folder: Path) -> None:
+    """Remove what an agent that was killed left of scripts, which hold secrets in the clear."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("tmp*"):  # as `tempfile` names them
+        shutil.rmtree(left)
 
 
 def build_cache(settings: Settings, driver: Driver) -> ImageCache:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -78,6 +79,8 @@ class LibvirtDriver:
         self.guests = guest.Guests(self._lib, self._machines.domain, patience)
         self._lib.check()
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in options.folder.glob(".seed-*"):  # of a preparation that was killed
+            shutil.rmtree(left)
         self._boots = asyncio.Semaphore(self._settings.libvirt_boots_at_once)
         self._booting: set[asyncio.Task[None]] = set()
         self._trial = asyncio.Lock()
