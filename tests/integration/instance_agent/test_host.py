@@ -13,28 +13,35 @@ import socket
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
 from aiohttp import web
 from instance_agent.app import build_host
-from instance_agent.domain.record import Operation, Order
+from instance_agent.domain.record import Disk, Operation, Order
 from instance_agent.driver import InstanceRef
 from instance_agent.drivers import procfs
 from instance_agent.failures import OperationFailed
+from instance_agent.handlers import fetch, handle
 from instance_agent.host import Host, Job, ref_of
 from instance_agent.settings import Settings
 from instance_agent.stop_instances import stop_all
 from rollcall_cli.sample_image import build_image
 from rollcall_contracts.events import (
     Event,
+    ImageFetchFailed,
+    ImageFetchRequested,
     InstanceCreated,
     InstanceDeleted,
     InstanceFailed,
+    InstanceOrder,
     InstancePowerChanged,
     InstancePowered,
     InstanceRestored,
+    InstancesCreateRequested,
     InstanceUpgraded,
 )
 from rollcall_contracts.model import Extension, FailureCode, Image, Power, Provisioning
@@ -750,9 +757,161 @@ async def test_an_agent_whose_journal_lost_an_upgrade_starts_the_disk_in_place(r
     assert restored.version == "1.0.0"
 
 
+async def test_an_agent_whose_driver_cannot_look_goes_on_and_puts_right_later(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    driver: Any = rig.host.driver
+    observe = driver.observe
+
+    async def away(ref: InstanceRef) -> object:
+        raise OperationFailed(FailureCode.DRIVER, "the engine is away")
+
+    driver.observe = away
+    await driver.stop(REF, 0.2)
+    await rig.host.power.recover(rig.report)
+    await rig.host.power.look_again(rig.report)
+    driver.observe = observe
+    assert not (await driver.observe(REF)).running
+    await rig.host.power.look_again(rig.report)
+    assert (await driver.observe(REF)).running
+
+
+async def test_somebody_elses_copy_of_a_data_disk_is_left_alone(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    for name in ("0.bak", "lost+found", "00"):
+        (rig.top / "data" / name).mkdir()
+    assert isinstance(await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0")), InstanceUpgraded)
+    assert set((await rig.host.driver.observe(REF)).data_disks) == {0}
+    assert len(list((rig.top / "data").iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["identity.json", "process.json"])
+async def test_a_damaged_file_is_the_failure_of_its_instance_alone(rig: Rig, name: str) -> None:
+    image = rig.image("1.0.0")
+    await rig.ask(Operation.CREATE, 1, image)
+    file = rig.top / name
+    await rig.ask(Operation.CREATE, 1, image, instance="vm_1")
+    await rig.close()
+    whole = file.read_text()
+    file.write_text("")
+    rig.host = build_host(rig.settings)
+    await rig.host.power.recover(rig.report)
+    failed = await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"))
+    assert isinstance(failed, InstanceFailed), failed
+    assert f"{name} is damaged" in failed.error.message
+    other = await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"), instance="vm_1")
+    assert isinstance(other, InstanceUpgraded), other
+    file.write_text(whole)
+
+
+async def test_an_instance_that_a_lost_journal_does_not_know_is_deleted(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    process = procfs.identify(rig.pid())
+    assert process is not None
+    await rig.close()
+    for file in rig.settings.state_dir.glob("journal.sqlite*"):
+        file.unlink()
+    rig.host = build_host(rig.settings)
+    driver: Any = rig.host.driver
+    stop = driver.stop
+
+    async def stuck(ref: InstanceRef, grace: float) -> None:
+        raise OperationFailed(FailureCode.DRIVER, "it does not stop")
+
+    driver.stop = stuck
+    failed = await rig.ask(Operation.DELETE, 5)
+    assert isinstance(failed, InstanceFailed), failed
+    assert failed.error.message == "it does not stop"
+    driver.stop = stop
+    for _ in range(2):
+        assert isinstance(await rig.ask(Operation.DELETE, 5), InstanceDeleted)
+    assert not procfs.is_alive(process)
+    assert list((rig.settings.state_dir / "instances").iterdir()) == []
+
+
+async def test_a_fault_of_a_driver_that_nobody_thought_of_is_reported_and_stays_alone(
+    rig: Rig,
+) -> None:
+    image = rig.image("1.0.0")
+    for name in ("vm_0", "vm_1"):
+        await rig.ask(Operation.CREATE, 1, image, instance=name)
+    driver: Any = rig.host.driver
+    commit, observe = driver.commit, driver.observe
+
+    async def bad_commit(ref: InstanceRef, keep: frozenset[str]) -> None:
+        if ref == REF:
+            raise RuntimeError("a fault")
+        await commit(ref, keep)
+
+    driver.commit = bad_commit
+    for name in ("vm_0", "vm_1"):
+        done = await rig.ask(Operation.UPGRADE, 2, rig.image("2.0.0"), instance=name)
+        assert isinstance(done, InstanceUpgraded), done
+
+    async def bad_observe(ref: InstanceRef) -> object:
+        if ref == REF:
+            raise RuntimeError("a fault")
+        return await observe(ref)
+
+    driver.observe = bad_observe
+    failed = await rig.ask(Operation.UPGRADE, 3, rig.image("2.0.0"))
+    assert isinstance(failed, InstanceFailed), failed
+    assert failed.error.message == "RuntimeError: a fault"
+    driver.observe = observe
+
+
+async def test_orders_of_one_delivery_are_carried_out_each_for_itself(rig: Rig) -> None:
+    image = rig.image("1.0.0")
+    request = InstancesCreateRequested(
+        scale_set=SET,
+        host=HOST,
+        image=image,
+        provisioning=Provisioning(generation=1),
+        instances=tuple(InstanceOrder(instance_id=i, attempt=1) for i in ("vm_0", "vm_1")),
+    )
+    context: Any = SimpleNamespace(report=rig.report)
+    carry_out = rig.host.carry_out
+
+    async def bad(job: Job, report: Any) -> None:
+        if job.order.instance_id == "vm_0":
+            raise RuntimeError("a fault")
+        await asyncio.sleep(0.1)
+        await carry_out(job, report)
+
+    host: Any = rig.host
+    host.carry_out = bad
+    with pytest.raises(ExceptionGroup):  # so that it comes again
+        await handle(request, context, host=rig.host)
+    assert [
+        report.instance_id for report in rig.reports if isinstance(report, InstanceCreated)
+    ] == ["vm_1"]
+
+
+async def test_an_image_that_breaks_its_driver_is_a_fetch_that_failed(rig: Rig) -> None:
+    event = ImageFetchRequested(
+        scale_set=SET, host=HOST, upgrade_id=str(uuid4()), image=rig.image("1.0.0")
+    )
+    images: Any = rig.host.images
+
+    async def broken(image: Image) -> Path:
+        raise RecursionError("too deep")
+
+    images.fetch = broken
+    failed = await fetch(event, rig.host)
+    assert isinstance(failed, ImageFetchFailed)
+    assert failed.error.message == "RecursionError: too deep"
+
+
 async def test_what_a_killed_agent_left_of_scripts_is_removed(rig: Rig) -> None:
     left = rig.settings.state_dir / "scratch" / "tmpabc"
     left.mkdir()
     (left / "script").write_text("PASSWORD=secret")
     build_host(rig.settings).journal.close()
     assert not left.exists()
+
+
+async def test_an_instance_is_not_started_from_a_disk_that_is_not_in_place(rig: Rig) -> None:
+    await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    await rig.host.driver.stop(REF, 0.2)
+    with pytest.raises(OperationFailed, match="nothing was started"):
+        await rig.host.driver.start(REF, Disk(name="000002-2.0.0", version="2.0.0", generation=2))
+    assert not (await rig.host.driver.observe(REF)).running

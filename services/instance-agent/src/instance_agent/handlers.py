@@ -3,6 +3,7 @@
 import asyncio
 from typing import assert_never
 
+import structlog
 from rollcall_contracts.events import (
     AgentSeen,
     Event,
@@ -25,6 +26,9 @@ from rollcall_kit.service import Context
 from instance_agent.domain.record import Operation, Order
 from instance_agent.failures import OperationFailed
 from instance_agent.host import Host, Job
+from instance_agent.space import failure_of
+
+log = structlog.get_logger()
 
 Request = (
     InstancesCreateRequested
@@ -55,9 +59,14 @@ async def handle(event: Event, context: Context, *, host: Host) -> None:
             | InstancesPowerRequested()
             | InstancesDeleteRequested()
         ):
-            async with asyncio.TaskGroup() as group:
-                for order in event.instances:
-                    group.create_task(_carry_out(event, order, context, host))
+            # One that cannot be carried out leaves the others alone; all of them come again.
+            ends = await asyncio.gather(
+                *(_carry_out(event, order, context, host) for order in event.instances),
+                return_exceptions=True,
+            )
+            errors = [end for end in ends if end is not None]
+            if errors:
+                raise BaseExceptionGroup(f"{len(errors)} of {len(ends)} orders", errors)
         case _:
             raise Reject(f"an agent does not take {event.type}")
 
@@ -115,12 +124,14 @@ async def fetch(event: ImageFetchRequested, host: Host) -> ImageFetched | ImageF
     """Put an image into the cache ahead of the first batch."""
     try:
         await host.images.fetch(event.image)
-    except OperationFailed as error:
+    except Exception as error:
+        if not isinstance(error, OperationFailed):
+            log.exception("fetch_crashed", version=event.image.version)
         return ImageFetchFailed(
             scale_set=event.scale_set,
             host=event.host,
             upgrade_id=event.upgrade_id,
-            error=error.failure,
+            error=failure_of(error),
         )
     return ImageFetched(scale_set=event.scale_set, host=event.host, upgrade_id=event.upgrade_id)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import assert_never
 
 import structlog
-from rollcall_contracts.events import Event, InstanceDeleted, InstanceFailed
+from rollcall_contracts.events import Event
 from rollcall_contracts.model import Drain, Failure, FailureCode, Image, Provisioning
 
 from instance_agent import drain, guard
@@ -40,9 +40,10 @@ from instance_agent.failures import OperationFailed
 from instance_agent.images import ImageCache
 from instance_agent.journal import Journal
 from instance_agent.metrics import drains, operations
+from instance_agent.outcomes import deleted, failure_in, refused
 from instance_agent.power import PowerWatch
 from instance_agent.provisioning import Provisioner
-from instance_agent.space import Room, is_full
+from instance_agent.space import Room
 
 log = structlog.get_logger()
 
@@ -161,18 +162,17 @@ class Host:
         order = job.order
         known = self.journal.get(order.scale_set, order.instance_id)
         if known is None and order.operation is Operation.DELETE:
-            self.journal.bury(order.scale_set, order.instance_id, order.attempt)
-            await report(_deleted(order))
+            await self._delete_unknown(order, report)
             return
         if known is None and order.operation is Operation.CREATE:
-            deleted = self.journal.buried(order.scale_set, order.instance_id)
-            if order.attempt <= deleted:
-                log.info("stale_order_ignored", attempt=order.attempt, known=deleted)
+            buried = self.journal.buried(order.scale_set, order.instance_id)
+            if order.attempt <= buried:
+                log.info("stale_order_ignored", attempt=order.attempt, known=buried)
                 return
         try:
             found = await self._found(known, order)
-        except OperationFailed as error:
-            await report(_refused(order, error.failure, known))
+        except Exception as error:
+            await report(refused(order, failure_in(error, order), known))
             return
         decision = self._possible(begin(known, order, found))
         match decision:
@@ -183,15 +183,33 @@ class Host:
                 if known is not None:
                     await self._tidy(known)  # killed after the report, it could not
             case Refused():
-                await report(_refused(order, decision.failure, known))
+                await report(refused(order, decision.failure, known))
             case Record():
                 await self._operate(self.journal.save(decision), job, report)
             case _:
                 assert_never(decision)
 
+    async def _delete_unknown(self, order: Order, report: Report) -> None:
+        """Delete what the driver has of an instance that the journal knows nothing of.
+
+        The journal may be lost, and the instance run. Both steps leave what is not there alone.
+        """
+        ref = ref_of(order)
+        try:
+            await self.driver.stop(ref, self._stop_grace)
+            await self.driver.delete(ref)
+        except Exception as error:
+            await report(refused(order, failure_in(error, order), None))
+            return
+        self.journal.bury(order.scale_set, order.instance_id, order.attempt)
+        self.images.keep_uses(ref.key, frozenset())
+        await report(deleted(order))
+
     async def _found(self, known: Record | None, order: Order) -> Disk | None:
         """Return the OS disk in place where an operation begins; it may be one to be taken over."""
         driver = self.driver
+        if order.operation is Operation.DELETE:
+            return None  # whatever it is: it goes, also where nobody can say
         if known is not None:
             return (await driver.observe(ref_of(known))).disk if replaces(order, known) else None
         if order.operation is not Operation.CREATE:
@@ -217,22 +235,14 @@ class Host:
     async def _operate(self, record: Record, job: Job, report: Report) -> None:
         try:
             record = await self._steps(record, job, report)
-        except OperationFailed as error:
-            await self._failed(job, error.failure, report)
         except Exception as error:
-            log.exception("operation_crashed", instance=record.instance_id)
-            failure = Failure(
-                code=FailureCode.DISK_FULL if is_full(error) else FailureCode.DRIVER,
-                message=f"{type(error).__name__}: {error}",
-                target=record.instance_id,
-            )
-            await self._failed(job, failure, report)
+            await self._failed(job, failure_in(error, job.order), report)
         else:
             operations.labels(record.operation, "succeeded").inc()
             if record.operation is Operation.DELETE:
                 self.journal.bury(record.scale_set, record.instance_id, record.attempt)
                 self.images.keep_uses(ref_of(record).key, frozenset())
-                await report(_deleted(job.order, record.note))
+                await report(deleted(job.order, record.note))
                 return
             record = self.journal.save(succeed(record))
             if record.report is not None:
@@ -273,6 +283,8 @@ class Host:
             self.images.keep_uses(ref.key, kept)
         except (OSError, OperationFailed) as error:
             log.warning("commit_failed", instance=record.instance_id, error=str(error))
+        except Exception:
+            log.exception("commit_crashed", instance=record.instance_id)
 
     async def _steps(self, record: Record, job: Job, report: Report) -> Record:
         if record.step in (Step.STARTED, Step.CUSTOMIZED) and record.target is not None:
@@ -351,6 +363,8 @@ class Host:
         if stays or self.driver.capabilities.needs_stop:
             async with self._working:
                 await self.driver.stop(ref, self._stop_grace)
+        if record.operation is Operation.DELETE:
+            return record
         return replace(record, data_disks=(await self.driver.observe(ref)).data_disks)
 
     async def _last_words(self, ref: InstanceRef) -> str:
@@ -451,22 +465,3 @@ def _target(record: Record) -> Disk:
     if record.target is None:
         raise ValueError(f"{record.operation} of {record.instance_id} names no OS disk")
     return record.target
-
-
-def _deleted(order: Order, note: str = "") -> InstanceDeleted:
-    return InstanceDeleted(
-        scale_set=order.scale_set,
-        instance_id=order.instance_id,
-        attempt=order.attempt,
-        reason=note,
-    )
-
-
-def _refused(order: Order, failure: Failure, known: Record | None) -> InstanceFailed:
-    return InstanceFailed(
-        scale_set=order.scale_set,
-        instance_id=order.instance_id,
-        attempt=order.attempt,
-        error=failure,
-        version=known.disk.version if known and known.disk else None,
-    )

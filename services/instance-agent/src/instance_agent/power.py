@@ -32,10 +32,13 @@ class PowerWatch:
         self._turn = turn
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def watch(self, ref: InstanceRef, report: Report) -> None:
-        """Report when the instance stops without having been asked to."""
+    def watch(self, ref: InstanceRef, report: Report, *, unseen: bool = False) -> None:
+        """Report when the instance stops without having been asked to.
+
+        One that is `unseen`, as it could not be looked at, is put right as soon as it can.
+        """
         self.forget(ref)
-        self._tasks[ref.key] = asyncio.create_task(self._wait(ref, report))
+        self._tasks[ref.key] = asyncio.create_task(self._wait(ref, report, unseen))
 
     def forget(self, ref: InstanceRef) -> None:
         """Stop watching: the instance is about to be stopped."""
@@ -43,13 +46,12 @@ class PowerWatch:
         if task is not None:
             task.cancel()
 
-    async def _wait(self, ref: InstanceRef, report: Report) -> None:
+    async def _wait(self, ref: InstanceRef, report: Report, unseen: bool) -> None:
         """Wait for the instance to stop, as long as it takes.
 
         A watch that fails (the engine below was stopped, say, and its instances with it) tells
         nothing of the instance: once it can be looked at again, it is put right.
         """
-        unseen = False
         while True:
             try:
                 if unseen:
@@ -113,31 +115,36 @@ class PowerWatch:
 
         What an operation was at work on is left to its request, which comes again.
         """
-        await asyncio.gather(*(self._recover(r, report) for r in self._journal.all()))
+        await asyncio.gather(*(self._recover(_ref(r), report) for r in self._journal.all()))
 
-    async def _recover(self, record: Record, report: Report) -> None:
-        ref = InstanceRef(scale_set=record.scale_set, instance_id=record.instance_id)
+    async def _recover(self, ref: InstanceRef, report: Report) -> None:
         async with self._turn(ref):
-            fresh = self._journal.get(ref.scale_set, ref.instance_id)
-            if fresh is None or not _should_run(fresh) or fresh.disk is None:
+            record = self._journal.get(ref.scale_set, ref.instance_id)
+            if record is None or not _should_run(record) or record.disk is None:
                 return
+            unseen = True
             try:
                 await self._put_right(ref)
-            except Exception as error:
-                log.warning("start_failed", instance=ref.instance_id, error=str(error))
-            self.watch(ref, report)
-            await self._compare(ref, report)
+                await self._compare(ref, report)
+                unseen = False
+            except Exception as error:  # what runs the instances may be away
+                log.warning("look_failed", instance=ref.instance_id, error=repr(error))
+            self.watch(ref, report, unseen=unseen)
 
     async def look_again(self, report: Report) -> None:
         """Look whether somebody else started an instance that had stopped."""
         for record in self._journal.all():
-            if record.power is Power.RUNNING:
-                continue
-            ref = InstanceRef(scale_set=record.scale_set, instance_id=record.instance_id)
-            async with self._turn(ref):
+            if record.power is Power.STOPPED:
+                await self._look_at(_ref(record), report)
+
+    async def _look_at(self, ref: InstanceRef, report: Report) -> None:
+        async with self._turn(ref):
+            try:
                 if (await self._driver.observe(ref)).running:
                     self.watch(ref, report)
                     await self._compare(ref, report)
+            except Exception as error:
+                log.warning("look_failed", instance=ref.instance_id, error=str(error))
 
     async def close(self) -> None:
         """Stop watching all; the instances go on."""
@@ -145,6 +152,10 @@ class PowerWatch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ref(record: Record) -> InstanceRef:
+    return InstanceRef(scale_set=record.scale_set, instance_id=record.instance_id)
 
 
 def _should_run(record: Record) -> bool:

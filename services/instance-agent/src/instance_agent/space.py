@@ -4,7 +4,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from rollcall_contracts.model import FailureCode
+from rollcall_contracts.model import Failure, FailureCode
 
 from instance_agent.failures import OperationFailed
 
@@ -91,3 +91,11 @@ class Room:
     def release(self, key: str) -> None:
         """Say that an instance has written what it will, or never will."""
         self._promised.pop(key, None)
+
+
+def failure_of(error: Exception, target: str | None = None) -> Failure:
+    """Return what the control plane is told of an error, also of one that nobody thought of."""
+    if isinstance(error, OperationFailed):
+        return error.failure
+    code = FailureCode.DISK_FULL if is_full(error) else FailureCode.DRIVER
+    return Failure(code=code, message=f"{type(error).__name__}: {error}", target=target)

@@ -1,7 +1,9 @@
 """The folders of one process instance, and the few small files that must change at once."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -48,6 +50,8 @@ class Folders:
         """Return the data disks that there are, each told by its inode."""
         found = {}
         for folder in self.data(0).parent.glob("*"):
+            if not is_number(folder.name):  # somebody's copy
+                continue
             facts = folder.stat()
             found[int(folder.name)] = DataDisk(place=f"inode {facts.st_dev}:{facts.st_ino}")
         return found
@@ -82,7 +86,10 @@ class Folders:
         name = self.current()
         if name is None:
             return None
-        facts = _read(self.top / "facts" / f"{name}.json")
+        try:
+            facts = _read(self.top / "facts" / f"{name}.json")
+        except OperationFailed:
+            facts = None
         return Disk(**facts) if facts else Disk(name=name, version="", generation=0)
 
     def current(self) -> str | None:
@@ -113,6 +120,17 @@ class Folders:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("disks") / disk)
         fresh.rename(self.os)
+        _sync(self.top)
+
+    def refuse_other(self, disk: str, instance: str) -> None:
+        """Raise OperationFailed where another OS disk is in place than the one to start from."""
+        current = self.current()
+        if current != disk:
+            raise OperationFailed(
+                FailureCode.START,
+                f"OS disk {disk} is not in place: {current or 'none'} is; nothing was started",
+                instance,
+            )
 
     def port(self) -> int | None:
         """Return the instance's port, if it has one yet."""
@@ -207,15 +225,52 @@ def tail(path: Path, size: int = _TAIL) -> str:
         return ""
 
 
+def is_number(name: str) -> bool:
+    """Say whether a name is a logical unit number as this module writes it."""
+    return re.fullmatch(r"0|[1-9][0-9]*", name) is not None
+
+
+def ports_of(instances: Iterable[Path]) -> set[int]:
+    """Return the ports of all instances; one whose port cannot be read fails by itself, later."""
+    found = set()
+    for top in instances:
+        with contextlib.suppress(OperationFailed):
+            port = Folders(top).port()
+            if port is not None:
+                found.add(port)
+    return found
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise OperationFailed(
+            FailureCode.DRIVER,
+            f"{path} is damaged: put it back from a copy, or end what runs of the instance, remove "
+            "its folder and delete the instance",
+        )
     return value
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
+    """Write a file whole, and so that it is there after a loss of power."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(value))
+    with fresh.open("w") as file:
+        file.write(json.dumps(value))
+        file.flush()
+        os.fsync(file.fileno())
     fresh.rename(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -31,7 +31,7 @@ from instance_agent.driver import (
 )
 from instance_agent.drivers import procfs
 from instance_agent.drivers.detached import never_ran, spawn
-from instance_agent.drivers.files import Folders, bring, build_disk, drop, tail
+from instance_agent.drivers.files import Folders, bring, build_disk, drop, ports_of, tail
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.procfs import Process
 from instance_agent.failures import OperationFailed
@@ -58,11 +58,7 @@ class ProcessDriver:
             options.ports,
             options.address,
             options.agent,
-            {
-                port
-                for folder in self._top.iterdir()
-                if (port := Folders(folder).port()) is not None
-            },
+            ports_of(self._top.iterdir()),
         )
         # Copying waits for the disk more than for a core.
         self._copies = ThreadPoolExecutor(
@@ -149,6 +145,7 @@ class ProcessDriver:
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
         """Start `init`, and watch it for a moment."""
         folders = self._folders(ref)
+        folders.refuse_other(disk.name, ref.instance_id)
         endpoint = Endpoint(address=self._options.address, port=self._port(ref))
         if self._runs(folders):
             return endpoint

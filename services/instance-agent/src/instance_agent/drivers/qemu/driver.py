@@ -30,7 +30,7 @@ from instance_agent.drivers import procfs
 from instance_agent.drivers.addresses import until_known
 from instance_agent.drivers.boots import Boots, Turn, usual_folder
 from instance_agent.drivers.detached import never_ran, spawn
-from instance_agent.drivers.files import Folders, drop, tail
+from instance_agent.drivers.files import Folders, drop, is_number, tail
 from instance_agent.drivers.procfs import Process
 from instance_agent.drivers.qemu import channel, disks, qmp
 from instance_agent.drivers.qemu.accelerator import accelerator
@@ -76,7 +76,11 @@ class QemuDriver:
         self._top = options.folder.resolve()
         for doomed in self._top.glob(".*.gone"):  # of a deletion that was killed
             drop(doomed)
-        self._networks = Networks(options, self._settings, self._instances())
+        self._networks = Networks(
+            options,
+            self._settings,
+            [Folders(top) for top in self._top.iterdir() if top.is_dir()],
+        )
         try:
             self._boots = Boots(
                 self._settings.qemu_boot_locks or usual_folder(),
@@ -90,9 +94,6 @@ class QemuDriver:
         self._trial = asyncio.Lock()
         self._booting: set[asyncio.Task[None]] = set()
         self._end_what_was_begun()
-
-    def _instances(self) -> list[Folders]:
-        return [Folders(top) for top in self._top.iterdir() if top.is_dir()]
 
     def _end_what_was_begun(self) -> None:
         """End what an agent before this one was about to start: it is started again."""
@@ -170,6 +171,7 @@ class QemuDriver:
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
         """Start QEMU once it is this instance's turn to boot; returns when QEMU runs."""
         folders = self._folders(ref)
+        folders.refuse_other(disk.name, ref.instance_id)
         if self._runs(folders):
             if await self._status(folders) in _HALTED:  # such as after a full disk
                 await qmp.execute(folders.top, "cont")
@@ -411,7 +413,8 @@ def _data_disk(folders: Folders, lun: int) -> Path:
 
 
 def _data_disks(folders: Folders) -> list[tuple[int, Path]]:
-    return sorted((int(file.stem), file) for file in (folders.top / "data").glob("*.raw"))
+    files = (folders.top / "data").glob("*.raw")
+    return sorted((int(file.stem), file) for file in files if is_number(file.stem))
 
 
 def _found(folders: Folders) -> dict[int, DataDisk]:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,7 +22,7 @@ from instance_agent.domain.network import (
 )
 from instance_agent.domain.qemu import forwarding, mac_address, plugged
 from instance_agent.driver import DriverNotFound, Endpoint, Options
-from instance_agent.drivers.files import Folders
+from instance_agent.drivers.files import Folders, ports_of
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.qemu.settings import QemuSettings
 from instance_agent.drivers.taps import TapBusy, TapUnusable, interfaces, make_tap, open_tap
@@ -54,9 +54,9 @@ class Networks:
         self._settings = settings
         self._wanted = parse_network(settings.qemu_network)
         there = list(instances)
-        ports = {port for folders in there if (port := folders.port()) is not None}
+        ports = ports_of(folders.top for folders in there)
         self._ports = Ports(options.ports, options.address, options.agent, ports)
-        self._taps = {link.tap for folders in there if (link := link_of(folders)) is not None}
+        self._taps = _taps_of(there)
         if self._wanted.kind == "bridge":
             self._try_bridge()
 
@@ -169,6 +169,17 @@ def _open(link: Link) -> int:
     if link.bridge:
         return make_tap(link.tap, link.mac, link.bridge)
     return open_tap(link.tap)
+
+
+def _taps_of(instances: Iterable[Folders]) -> set[str]:
+    """Return the taps of all machines; one whose tap cannot be read fails by itself, later."""
+    found = set()
+    for folders in instances:
+        with suppress(OperationFailed):
+            link = link_of(folders)
+            if link is not None:
+                found.add(link.tap)
+    return found
 
 
 def link_of(folders: Folders) -> Link | None:
