@@ -216,6 +216,40 @@ async def test_a_server_that_stalls_is_asked_again(server: Server, tmp_path: Pat
     assert server.asked[1]["range"] == "bytes=1000000-"
 
 
+def dripping(begun: bytes) -> Answer:
+    async def answer(headers: Headers, writer: asyncio.StreamWriter) -> None:
+        await send(writer, begun)
+        while True:
+            await send(writer, b"x")
+            await asyncio.sleep(0.05)
+
+    return answer
+
+
+async def test_a_server_that_gives_a_byte_now_and_then_is_asked_again(
+    server: Server, tmp_path: Path
+) -> None:
+    head = begin("200 OK", Content_Length=len(CONTENT), ETag='"one"')
+    content = b"x" * len(CONTENT)
+    server.answers = [dripping(head), whole(content)]
+    async with asyncio.timeout(10):
+        come = await fetch(server, tmp_path / "file", patience=0.3)
+    assert (come.sha256, come.in_pieces) == (hashlib.sha256(content).hexdigest(), True)
+    server.answers = [dripping(head)]
+    async with asyncio.timeout(10):
+        with pytest.raises(DownloadFailed, match="less than 1024 a second"):
+            await fetch(server, tmp_path / "other", patience=0.3)
+
+
+async def test_an_answer_that_never_begins_is_not_waited_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instance_agent.download._CONNECT", 0.2)
+    server.answers = [dripping(b"HTTP/1.1 200 OK\r\nX: "), whole()]
+    async with asyncio.timeout(10):
+        assert (await fetch(server, tmp_path / "file", patience=0.3)).sha256 == SHA
+
+
 async def test_there_is_an_end_to_trying(server: Server, tmp_path: Path) -> None:
     server.answers = [always(begin("503 Service Unavailable", Content_Length=0))]
     with pytest.raises(DownloadFailed, match="503") as caught:

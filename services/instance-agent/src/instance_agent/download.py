@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 _CHUNK = 1024 * 1024
 _PROGRESS = 1024 * 1024  # bytes: a try that brought so many was not in vain
 _LONGEST_PAUSE = 30.0  # seconds
+_SLOWEST = 1024  # bytes a second: what comes more slowly would keep a host waiting for days
+_CONNECT = 10.0  # seconds
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -80,6 +83,32 @@ def expired(url: str, now: datetime) -> bool:
     except (KeyError, ValueError):
         return False  # the server will say what it thinks of it
     return expiry.replace(tzinfo=expiry.tzinfo or UTC) <= now
+
+
+class _Pace:
+    """Refuses a server that gives just enough not to be idle; `patience` seconds at a time."""
+
+    def __init__(self, url: str, patience: float) -> None:
+        self._url = url
+        self._patience = patience
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def took(self, size: int) -> None:
+        """Count what came. Raises _Passing where that is too little for the time it took."""
+        self._bytes += size
+        passed = time.monotonic() - self._since
+        if passed < self._patience:
+            return
+        if self._bytes < _SLOWEST * passed:
+            raise _Passing(
+                f"{public_url(self._url)} gave {self._bytes} bytes in {passed:.1f} s, less than "
+                f"{_SLOWEST} a second"
+            )
+        self._begin()
 
 
 class _Sink:
@@ -176,10 +205,11 @@ async def download(
     """Write what `url` gives to `path`.
 
     `http`, `https`, and `file` for a regular file on this host. `patience` is in seconds without a
-    byte; `size`, where known, the bytes that it must have. With `resume`, what is at `path` is gone
-    on with. Trouble that may pass is tried again, `tries` times without much progress, after
-    `pause` seconds and twice as long each time. Raises DownloadFailed, AccessDenied for 401 and
-    403, TooLarge above `limit` bytes, NotWritten. What came by then stays at `path`.
+    byte, or with less than a KiB for each; `size`, where known, the bytes that it must have. With
+    `resume`, what is at `path` is gone on with. Trouble that may pass is tried again, `tries` times
+    without much progress, after `pause` seconds and twice as long each time. Raises DownloadFailed,
+    AccessDenied for 401 and 403, TooLarge above `limit` bytes, NotWritten. What came by then stays
+    at `path`.
     """
     match urlsplit(url).scheme:
         case "http" | "https":
@@ -200,7 +230,7 @@ async def download(
 async def _http(
     url: str, sink: _Sink, *, size: int | None, patience: float, tries: int, pause: float
 ) -> None:
-    times = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=patience)
+    times = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=patience)
     plain = {"Accept-Encoding": "identity"}  # the digest is of the file, not of a transfer
     async with aiohttp.ClientSession(
         timeout=times, auto_decompress=False, headers=plain
@@ -209,7 +239,7 @@ async def _http(
         while sink.size != size:
             before = sink.size
             try:
-                await _receive(session, url, sink, size)
+                await _receive(session, url, sink, size, patience)
                 return
             except _Passing as error:
                 failures = 1 if sink.size - before >= _PROGRESS else failures + 1
@@ -220,7 +250,9 @@ async def _http(
             await asyncio.sleep(wait)
 
 
-async def _receive(session: aiohttp.ClientSession, url: str, sink: _Sink, size: int | None) -> None:
+async def _receive(
+    session: aiohttp.ClientSession, url: str, sink: _Sink, size: int | None, patience: float
+) -> None:
     """Ask once for what is missing, and write what comes."""
     headers = {}
     if sink.size:
@@ -228,10 +260,14 @@ async def _receive(session: aiohttp.ClientSession, url: str, sink: _Sink, size: 
         if sink.validator:
             headers["If-Range"] = sink.validator
     try:
-        async with session.get(url, headers=headers) as response:
+        async with asyncio.timeout(_CONNECT + patience):
+            asked = await session.get(url, headers=headers)
+        async with asked as response:
             _take_answer(response, url, sink, size)
+            pace = _Pace(url, patience)
             async for chunk in response.content.iter_chunked(_CHUNK):
                 sink.write(chunk)
+                pace.took(len(chunk))
             if size is not None and sink.size < size and _ends_by_close(response):
                 raise _Passing(f"{public_url(url)} was cut off")
     except (aiohttp.InvalidURL, aiohttp.ClientSSLError, aiohttp.TooManyRedirects) as error:
