@@ -102,6 +102,17 @@ async def test_answers(raw: bytes, health: Health, reason: str | None) -> None:
         assert answer[1] == reason
 
 
+@pytest.mark.parametrize("address", ["bad..name", "a" * 64 + ".example", ".example", "a" * 300])
+@pytest.mark.parametrize("protocol", ["Http", "Https", "Tcp"])
+async def test_a_name_that_no_host_can_have_is_unhealthy(
+    address: str, protocol: Literal["Http", "Https", "Tcp"]
+) -> None:
+    health, reason = await ask(80, protocol=protocol, address=address)
+    assert health is Health.UNHEALTHY
+    assert reason
+    assert len(reason) < 250
+
+
 async def test_each_probe_asks_the_path_on_a_connection_of_its_own() -> None:
     requests: list[bytes] = []
 

@@ -35,7 +35,8 @@ def open_session() -> aiohttp.ClientSession:
 async def probe_once(session: aiohttp.ClientSession, probe: Probe, target: ProbeTarget) -> Answer:
     """Ask one instance once; return what it said. Never takes longer than the timeout.
 
-    An instance that cannot be reached is Unhealthy, as for a load balancer.
+    An instance that cannot be reached is Unhealthy, as for a load balancer; so is one whose address
+    is none.
     """
     try:
         async with asyncio.timeout(probe.timeout):
@@ -46,6 +47,9 @@ async def probe_once(session: aiohttp.ClientSession, probe: Probe, target: Probe
         return Answer(health=Health.UNHEALTHY, reason=f"no answer in {probe.timeout:g} s")
     except (aiohttp.ClientError, OSError) as error:
         return Answer(health=Health.UNHEALTHY, reason=short(error))
+    except ValueError:  # no name of a host: a part of it is empty, or has more than 63 letters
+        reason = f"the address {target.address[:100]!r} cannot be asked"
+        return Answer(health=Health.UNHEALTHY, reason=reason)
 
 
 async def _connect(target: ProbeTarget) -> Answer:
