@@ -8,21 +8,25 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from instance_agent.app import build_host
+from instance_agent.app import build_driver, build_host
 from instance_agent.domain.record import Disk, Operation
-from instance_agent.driver import NewDisk, Script
+from instance_agent.driver import InstanceRef, NewDisk, Script
 from instance_agent.drivers import procfs
 from instance_agent.drivers.qemu import qmp
 from instance_agent.drivers.qemu.accelerator import accelerator, trial
 from instance_agent.failures import OperationFailed
+from instance_agent.settings import Settings
 from rollcall_contracts.events import (
     InstanceCreated,
     InstanceFailed,
     InstanceUpgraded,
 )
 from rollcall_contracts.model import Extension, FailureCode
+from rollcall_testing import eventually
+from rollcall_testing.instances import HOST
 from rollcall_testing.machines import BOOT, Rig, status
 
 
@@ -192,3 +196,31 @@ async def test_the_accelerator_is_the_one_with_which_a_guest_really_ends_sooner(
         memory.write_text(json.dumps(known | {"accelerator": "kept"}))
         assert await accelerator("auto", binary, memory) == "kept"  # not tried again
     assert await accelerator("kvm", binary, memory) == "kvm"
+
+
+@pytest.mark.usefixtures("qemu_packages")
+async def test_a_start_that_is_cancelled_leaves_nobody_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "qemu"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("ROLLCALL_QEMU_BINARY", str(silent))
+    monkeypatch.setenv("ROLLCALL_QEMU_ACCEL", "tcg")
+    settings = Settings.model_validate({"host": HOST, "driver": "qemu", "state_dir": tmp_path})
+    driver: Any = build_driver(settings)
+    ref = InstanceRef(scale_set="/sets/web", instance_id="0")
+    folders = driver._folders(ref)
+    for each in (folders.disks / "1", folders.logs, folders.top / "data"):
+        each.mkdir(parents=True)
+    folders.swap(None, "1", ref.instance_id)
+    disk = Disk(name="1", version="1.0.0", generation=1)
+    before = asyncio.all_tasks()
+    started = asyncio.create_task(driver.start(ref, disk))
+    await eventually(lambda: folders.process() is not None)
+    await asyncio.sleep(0.1)  # it is asked whether it answers
+    started.cancel()
+    await asyncio.wait([started])
+    await driver.stop(ref, 0)
+    await driver.delete(ref)
+    await eventually(lambda: asyncio.all_tasks() <= before)

@@ -265,11 +265,13 @@ class QemuDriver:
                 )
         answers = asyncio.create_task(self._answers(folders))
         exits = asyncio.create_task(procfs.wait_exit(process))
-        done, pending = await asyncio.wait(
-            (answers, exits), timeout=_READY_TIME, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in pending:
-            task.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                (answers, exits), timeout=_READY_TIME, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            answers.cancel()
+            exits.cancel()
         settle = self._options.start_settle
         if answers in done and not await _ends_within(process, settle):
             return process
