@@ -64,3 +64,31 @@ async def test_a_cancelled_wait_takes_nothing(tmp_path: Path) -> None:
     turn.end()
     async with asyncio.timeout(5):
         (await boots.take()).end()
+
+
+async def test_a_link_in_the_place_of_the_folder_or_of_a_turn_is_not_followed(
+    tmp_path: Path,
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(OSError, match="Not a directory"):
+        Boots(tmp_path / "link", 1)
+    boots = Boots(tmp_path / "boots", 1)
+    (tmp_path / "boots" / "0").symlink_to(victim / "file")
+    with pytest.raises(OSError, match="symbolic link"):
+        await boots.take()
+    assert list(victim.iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="to give a folder away needs root")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        Boots(tmp_path, 1)
+
+
+async def test_a_folder_that_was_tidied_away_is_made_anew(tmp_path: Path) -> None:
+    boots = Boots(tmp_path / "boots", 1)
+    (tmp_path / "boots").rmdir()
+    (await boots.take()).end()

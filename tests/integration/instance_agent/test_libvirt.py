@@ -11,6 +11,7 @@ from instance_agent.app import build_host
 from instance_agent.domain.libvirt.domains import same_but
 from instance_agent.domain.record import Operation, Order
 from instance_agent.driver import Adopter, DriverNotFound, InstanceRef
+from instance_agent.drivers.boots import Boots
 from instance_agent.host import Host, Job
 from instance_agent.settings import Settings
 from rollcall_contracts.events import (
@@ -272,6 +273,22 @@ async def test_an_operators_mark_says_set_and_version(
     created = await rig.ask(Operation.CREATE, 3, "2.0.0")
     assert isinstance(created, InstanceCreated), created
     assert (created.version, created.address, created.port) == ("1.5.0", "127.0.0.9", 81)
+
+
+async def test_domains_take_turns_to_boot_with_all_agents_of_the_machine(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROLLCALL_LIBVIRT_BOOT_LOCKS", str(tmp_path / "boots"))
+    monkeypatch.setenv("ROLLCALL_LIBVIRT_BOOTS_AT_ONCE", "1")
+    await rig.restart()
+    turn = await Boots(tmp_path / "boots", 1).take()  # as another agent does
+    asked = asyncio.create_task(rig.ask(Operation.CREATE, 1, "1.0.0"))
+    await eventually(lambda: len(bases(rig)) == 1)
+    done, _ = await asyncio.wait([asked], timeout=1)
+    assert not done
+    assert rig.daemon.virsh("list", "--name").split() == []
+    turn.end()
+    assert isinstance(await asked, InstanceCreated)
 
 
 async def test_snapshots_and_saved_memory_are_refused_before_anything_is_touched(rig: Rig) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from instance_agent.driver import (
     ScriptResult,
 )
 from instance_agent.drivers.addresses import until_known
+from instance_agent.drivers.boots import Boots, Turn, usual_folder
 from instance_agent.drivers.files import tail
 from instance_agent.drivers.libvirt import guest
 from instance_agent.drivers.libvirt.busy import refuse_saved
@@ -81,7 +83,7 @@ class LibvirtDriver:
         options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in options.folder.glob(".seed-*"):  # of a preparation that was killed
             shutil.rmtree(left)
-        self._boots = asyncio.Semaphore(self._settings.libvirt_boots_at_once)
+        self._boots = _boots(self._settings)
         self._booting: set[asyncio.Task[None]] = set()
         self._trial = asyncio.Lock()
         self._bases = asyncio.Lock()  # held while one is brought into the pool, or dropped
@@ -218,7 +220,7 @@ class LibvirtDriver:
     async def start(self, ref: InstanceRef, disk: Disk) -> Endpoint:
         """Start the domain once it is this instance's turn to boot; returns when it runs."""
         if not await self._lib.call(lambda c: self._runs_from_its_disk(c, ref)):
-            await self._boots.acquire()
+            turn = await self._boots.take()
             try:
                 await self._lib.call(lambda c: self._start(c, ref))
                 await asyncio.sleep(self._options.start_settle)
@@ -229,11 +231,11 @@ class LibvirtDriver:
                         ref.instance_id,
                     )
             except BaseException:
-                self._boots.release()
+                turn.end()
                 raise
             task = asyncio.create_task(self._watch_boot(ref))
             self._booting.add(task)
-            task.add_done_callback(self._boot_is_over)
+            task.add_done_callback(partial(self._boot_is_over, turn))
         return await self._endpoint(ref)
 
     def _runs_from_its_disk(self, connection: Any, ref: InstanceRef) -> bool:
@@ -301,9 +303,9 @@ class LibvirtDriver:
                 greeting.cancel()
                 ending.cancel()
 
-    def _boot_is_over(self, task: asyncio.Task[None]) -> None:
+    def _boot_is_over(self, turn: Turn, task: asyncio.Task[None]) -> None:
         self._booting.discard(task)
-        self._boots.release()
+        turn.end()
 
     def _socket(self, connection: Any, ref: InstanceRef) -> Path | None:
         domain, _ = self._machines.domain(connection, ref)
@@ -399,6 +401,19 @@ def _template(settings: LibvirtSettings) -> str:
     except (OSError, UnicodeDecodeError, TemplateInvalid) as error:
         raise DriverNotFound(f"ROLLCALL_LIBVIRT_TEMPLATE={file}: {error}") from error
     return text
+
+
+def _boots(settings: LibvirtSettings) -> Boots:
+    """Return the turns of libvirt's machine. Raises DriverNotFound."""
+    remote = urlsplit(settings.libvirt_uri).hostname or ""
+    folder = settings.libvirt_boot_locks or usual_folder(remote)
+    try:
+        return Boots(folder, settings.libvirt_boots_at_once)
+    except OSError as error:
+        raise DriverNotFound(
+            f"ROLLCALL_DRIVER=libvirt: {error}: set ROLLCALL_LIBVIRT_BOOT_LOCKS to a folder of "
+            "your own, the same for all agents of this machine"
+        ) from error
 
 
 def _offered(connection: Any) -> str:

@@ -38,6 +38,8 @@ class LibvirtSettings(Settings):
     libvirt_boots_at_once: Annotated[int, Field(ge=1)] = Field(
         default_factory=lambda: os.cpu_count() or 1
     )
+    # Where the agents of one machine take turns; else a folder of their user for temporary files.
+    libvirt_boot_locks: Path | None = None
     libvirt_boot_time: Annotated[float, Field(gt=0)] = 30  # a boot that says nothing counts so long
     libvirt_answer_time: Annotated[float, Field(gt=0)] = 300  # to the guest's first word
 
