@@ -275,6 +275,50 @@ async def test_an_operators_mark_says_set_and_version(
     assert (created.version, created.address, created.port) == ("1.5.0", "127.0.0.9", 81)
 
 
+async def test_metadata_that_make_no_sense_cost_no_base_and_stop_nobody_else(rig: Rig) -> None:
+    for instance in ("0", "1"):
+        assert isinstance(
+            await rig.ask(Operation.CREATE, 1, f"{instance}.0.0", instance=instance),
+            InstanceCreated,
+        )
+    (strange,) = (name for name in rig.daemon.virsh("list", "--name").split() if "-1-" in name)
+    own = rig.daemon.virsh("metadata", strange, "urn:rollcall:libvirt:1")
+    rig.mark(strange, "<instance scaleSet='web'><disk name='x' generation='1'/></instance>")
+    deleted = await rig.ask(Operation.DELETE, 2)
+    assert isinstance(deleted, InstanceDeleted), deleted
+    assert len(bases(rig)) == 2  # who knows which one that domain stands on?
+
+    rig.define("web-1", 29001)
+    adopted = await rig.ask(Operation.CREATE, 1, "0.0.0", instance="2")
+    assert isinstance(adopted, InstanceCreated), adopted
+    assert adopted.port == 29001
+    failed = await rig.ask(Operation.DELETE, 2, instance="1")
+    assert isinstance(failed, InstanceFailed), failed
+    assert f"of the domain {strange} make no sense" in failed.error.message
+
+    rig.mark(strange, own)
+    await rig.restart()
+    assert isinstance(await rig.ask(Operation.DELETE, 3, instance="1"), InstanceDeleted)
+    assert bases(rig) == []
+
+
+def bases(rig: Rig) -> list[str]:
+    return [file.name for file in rig.daemon.pool.glob("*-base-*.qcow2")]
+
+
+async def test_a_base_that_a_volume_stands_on_stays_whatever_metadata_say(rig: Rig) -> None:
+    assert isinstance(await rig.ask(Operation.CREATE, 1, "1.0.0"), InstanceCreated)
+    (name,) = rig.daemon.virsh("list", "--name").split()
+    rig.daemon.virsh(
+        *("metadata", name, "urn:rollcall:libvirt:1", "--remove", "--config"),
+    )
+    rig.define("web-1", 29001)
+    await rig.ask(Operation.CREATE, 1, "1.0.0", instance="1")
+    await rig.ask(Operation.DELETE, 2, instance="1")
+    assert len(bases(rig)) == 1
+    assert rig.daemon.virsh("list", "--name").split() == [name]
+
+
 async def test_domains_take_turns_to_boot_with_all_agents_of_the_machine(
     tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

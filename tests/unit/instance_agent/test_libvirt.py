@@ -74,3 +74,19 @@ def test_rules_of_adoption() -> None:
     for wrong in ("web", "=web", "web=", "web=a@"):
         with pytest.raises(ValueError, match="write PATTERN=SCALE-SET"):
             parse_adoptions(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<instance/>", "no scaleSet"),
+        ("<instance scaleSet='s' port='x'/>", "port 'x' is no number"),
+        ("<instance scaleSet='s' port='\u00b2'/>", "is no number"),
+        ("<instance scaleSet='s'><disk name='x' generation='1'/></instance>", "'x' has no source"),
+        ("<instance scaleSet='s'><disk><source/></disk></instance>", "invalid literal"),
+        ("<instance", "no well-formed XML"),
+    ],
+)
+def test_facts_that_make_no_sense_are_told(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        read_claim(text)

@@ -120,7 +120,7 @@ def read_claim(text: str) -> Claim:
     port = root.getAttribute("port")
     if not root.getAttribute("scaleSet"):
         raise ValueError("the element says no scaleSet")
-    if port and not port.isdigit():
+    if port and not port.isdecimal():
         raise ValueError(f"port {port!r} is no number")
     return Claim(
         scale_set=root.getAttribute("scaleSet"),
@@ -138,6 +138,7 @@ def read_claim(text: str) -> Claim:
 
 
 def _read_kept(element: minidom.Element) -> Kept:
+    name = element.getAttribute("name")
     sources = {
         child.localName: Source(
             kind=child.getAttribute("type"),
@@ -146,9 +147,11 @@ def _read_kept(element: minidom.Element) -> Kept:
         )
         for child in children(element)
     }
+    if "source" not in sources:
+        raise ValueError(f"disk {name!r} has no source")
     return Kept(
         disk=Disk(
-            name=element.getAttribute("name"),
+            name=name,
             version=element.getAttribute("version"),
             generation=int(element.getAttribute("generation")),
             digest=element.getAttribute("digest"),

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from rollcall_contracts.model import FailureCode
 
 from instance_agent.domain.libvirt.adoption import (
@@ -23,6 +24,8 @@ from instance_agent.driver import InstanceRef
 from instance_agent.drivers.libvirt.busy import refuse_busy
 from instance_agent.drivers.libvirt.connection import bindings
 from instance_agent.failures import OperationFailed
+
+log = structlog.get_logger()
 
 
 def definition(domain: Any) -> DomainXml:
@@ -77,6 +80,11 @@ def all_claims(connection: Any) -> Iterator[tuple[Any, Claim]]:
             claim = read(domain)
             if claim is not None:
                 yield domain, claim
+
+
+def every_claim(connection: Any) -> list[Claim]:
+    """Return what all domains' metadata say. Raises OperationFailed where one makes no sense."""
+    return [claim for each in connection.listAllDomains() if (claim := read(each)) is not None]
 
 
 class Claims:
@@ -137,7 +145,11 @@ class Claims:
 
     def _mark(self, domain: Any, ref: InstanceRef) -> Claim | None:
         """Return what says that a domain may become this instance."""
-        said = read(domain)
+        try:
+            said = read(domain)
+        except OperationFailed as error:  # it may be anybody's; others can be adopted all the same
+            log.warning("domain_passed_by", domain=domain.name(), why=str(error))
+            return None
         if said is not None:
             free = not (said.instance_id or said.released) and said.host in ("", self._host)
             return said if free and means(said.scale_set, ref.scale_set) else None

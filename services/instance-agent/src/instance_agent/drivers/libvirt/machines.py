@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rollcall_contracts.model import FailureCode
 
 from instance_agent.domain.data_disks import HEAD, DataDisk, identify
@@ -31,6 +32,8 @@ from instance_agent.drivers.libvirt.volumes import Pool
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.qemu.disks import BASE
 from instance_agent.failures import OperationFailed
+
+log = structlog.get_logger()
 
 _OVERLAID, _RAW = ".qcow2", ".raw"  # bases that disks stand on, and those that are copied
 OS_TARGET, SEED_TARGET = target_name(0), target_name(701)  # of domains that we make
@@ -271,18 +274,37 @@ class Machines:
                 pool.drop(name)
 
     def drop_bases(self, connection: Any, wanted: Iterable[str]) -> None:
-        """Drop the bases that no disk stands on, but for those of these digests."""
+        """Drop the bases that no disk stands on, but for those of these digests.
+
+        None goes while a domain's metadata cannot be read: they may name any of them.
+        """
+        try:
+            known = claims.every_claim(connection)
+        except OperationFailed as error:
+            log.warning("bases_kept", why=str(error))
+            return
         pool = self.pool(connection)
-        used = {kept.base for _, c in claims.all_claims(connection) for kept in c.disks}
+        used = {kept.base for claim in known for kept in claim.disks}
         used |= {self._base_stem(digest) + _OVERLAID for digest in wanted}
-        for name in pool.names() - used:  # raw ones are kept: no disk stands on them
-            if name.startswith(self._base_stem("")) and name.endswith(_OVERLAID):
-                pool.drop_base(name)
+        # Raw ones are kept: no disk stands on them.
+        doomed = [
+            name
+            for name in pool.names() - used
+            if name.startswith(self._base_stem("")) and name.endswith(_OVERLAID)
+        ]
+        for name in sorted(set(doomed) - pool.stood_on()) if doomed else ():
+            pool.drop_base(name)
 
     def delete(self, connection: Any, ref: InstanceRef) -> None:
-        """Drop a domain that we made, with all its volumes; let go of one that was adopted."""
+        """Drop a domain that we made, with all its volumes; let go of one that was adopted.
+
+        Raises OperationFailed where it is not found and a domain's metadata cannot be read: that
+        may be the one, and use the volumes.
+        """
         libvirt = bindings()
         found = self.claims.find(connection, ref)
+        if found is None:
+            claims.every_claim(connection)
         if found is not None and found[1].adopted:
             domain, claim = found
             now = in_place(definition(domain).disk(claim.os_target), claim)

@@ -15,7 +15,7 @@ from rollcall_contracts.model import FailureCode
 from instance_agent import space
 from instance_agent.domain.libvirt.claim import Source
 from instance_agent.domain.libvirt.domains import place_of
-from instance_agent.domain.libvirt.nodes import escaped
+from instance_agent.domain.libvirt.nodes import child, escaped, parsed, text_of
 from instance_agent.drivers.libvirt.connection import bindings
 from instance_agent.failures import OperationFailed
 
@@ -132,6 +132,19 @@ class Pool:
         """Return the names of all volumes."""
         self.refresh()
         return {str(volume.name()) for volume in self._pool().listAllVolumes()}
+
+    def stood_on(self) -> set[str]:
+        """Return the names of the volumes that others of the pool stand on."""
+        volumes = self._pool().listAllVolumes()
+        names = {str(volume.path()): str(volume.name()) for volume in volumes}
+        found = set()
+        for volume in volumes:
+            with suppress(bindings().libvirtError):  # it has just been dropped
+                store = child(parsed(volume.XMLDesc()), "backingStore")
+                path = text_of(child(store, "path")) if store is not None else ""
+                if path in names:
+                    found.add(names[path])
+        return found
 
     def drop(self, name: str) -> None:
         """Delete a volume, if it is there."""
