@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +18,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from rollcall_embedded.packages import ensure_packages
 from rollcall_embedded.postgres import PostgresServer
 from rollcall_embedded.process import EmbeddedError
-from rollcall_embedded.rabbitmq import RabbitServer
+from rollcall_embedded.rabbitmq import NODE, RabbitServer
 from rollcall_embedded.server import Server, start_together
 from rollcall_testing import eventually
 
@@ -103,6 +105,22 @@ async def test_the_auditor_account_reads_its_queue_and_cannot_publish(folder: Pa
         assert await queue.consume(received.put, no_ack=True)  # the broker agrees, or raises
         with pytest.raises(aio_pika.exceptions.ChannelClosed, match="ACCESS_REFUSED"):
             await channel.default_exchange.publish(aio_pika.Message(b"forged"), "auditor")
+
+
+async def test_rabbitmq_takes_no_request_away_that_is_worked_on(folder: Path) -> None:
+    longest = timedelta(days=1)  # provisioningTimeout at most
+    asked = "application:get_env(rabbit, consumer_timeout)."
+    async with RabbitServer(folder / "rabbitmq", throwaway=True) as server:
+        told = await asyncio.create_subprocess_exec(
+            *("/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", NODE, "eval", asked),
+            env=server._environment(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await told.communicate()
+    (value,) = re.findall(r"\{ok,(\d+)\}", output.decode())
+    assert timedelta(milliseconds=int(value)) > 2 * longest
+    composed = Path(__file__).parents[3] / "deploy" / "rabbitmq.conf"
+    assert f"consumer_timeout = {value}" in composed.read_text().splitlines()
 
 
 async def test_a_server_that_dies_comes_back_on_the_same_port(folder: Path) -> None:

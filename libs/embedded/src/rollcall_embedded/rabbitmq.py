@@ -31,6 +31,10 @@ NODE = "rollcall@localhost"
 # Erlang's distribution stays on loopback, for the server and for its tools.
 _LOOPBACK_ONLY = "-kernel inet_dist_use_interface {127,0,0,1}"
 
+# The 30 minutes of RabbitMQ's own would close the channel of an agent that upgrades for longer, and
+# of each prober. deploy/rabbitmq.conf says the same.
+_CONSUMER_TIMEOUT = 30 * 86_400_000  # milliseconds
+
 _CONFIGURATION = """\
 listeners.tcp.1 = {loopback}:{port}
 management.tcp.ip = {loopback}
@@ -41,6 +45,7 @@ log.console = true
 log.console.level = info
 log.file = false
 raft.wal_max_size_bytes = 67108864
+consumer_timeout = {consumer_timeout}
 """
 
 
@@ -121,6 +126,7 @@ class RabbitServer(Server):
             port=self.port,
             management_port=self.management_port,
             definitions=self.folder / "definitions.json",
+            consumer_timeout=_CONSUMER_TIMEOUT,
         )
         if not self.management:
             text = "".join(
