@@ -174,11 +174,12 @@ async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(
 
 
 async def test_a_tcp_connection_says_nothing_of_the_guest(rig: Rig) -> None:
-    """Why the docs ask for an HTTP probe: QEMU takes connections for a guest that never boots."""
+    """Why the rules ask for an HTTP probe: QEMU takes connections for a guest that never boots."""
     created = await rig.ask(Operation.CREATE, 1, "v4-unbootable", custom_data="")
     assert isinstance(created, InstanceCreated)
     _, writer = await asyncio.open_connection(created.address, created.port)
     writer.close()
+    assert not rig.driver.capabilities.tcp_probe_proves_guest  # so the rules hold such a set
 
 
 async def test_the_accelerator_is_the_one_with_which_a_guest_really_ends_sooner(

@@ -100,6 +100,7 @@ async def test_a_machine_on_a_bridge_keeps_its_address_and_has_its_own_ports(
         f"{rig.settings.host}:{rig.top().parent.resolve()}", rig.ref().key, BRIDGE
     )
     assert taps() == [link.tap]
+    assert rig.driver.capabilities.tcp_probe_proves_guest  # nobody but the guest takes connections
 
     upgraded = await rig.ask(Operation.UPGRADE, 2, "v2")
     assert isinstance(upgraded, InstanceUpgraded), upgraded

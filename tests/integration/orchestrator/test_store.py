@@ -7,11 +7,12 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from orchestrator import store
 from orchestrator.store import Cache
+from rollcall_contracts.events import AgentSeen
 from rollcall_kit.database import open_pool
 from rollcall_kit.outbox import Connection
 from rollcall_rollout import Fleet, next_wake, settle
 from rollcall_testing.arbitrary import fleets
-from rollcall_testing.fleets import SET, START
+from rollcall_testing.fleets import SET, START, fleet
 from rollcall_testing.seeding import prepare
 
 
@@ -60,4 +61,26 @@ def test_a_set_is_loaded_as_it_was_saved(database_url: str, fleet: Fleet) -> Non
 
 
 def _alone(fleet: Fleet) -> Fleet:
-    return replace(fleet, hosts=(), room={}, images=(), holds={}, ended=())
+    nothing: frozenset[str] = frozenset()
+    return replace(fleet, hosts=(), room={}, images=(), holds={}, ended=(), blind_hosts=nothing)
+
+
+async def test_hosts_are_known_as_their_agents_last_said(database_url: str) -> None:
+    pool = await open_pool(database_url)
+    await prepare(pool)
+    try:
+        async with pool.acquire() as connection:
+            undo = connection.transaction()
+            await undo.start()
+            for blind in ((True, True), (False, True)):
+                seen = [
+                    AgentSeen(host=f"h-{n}", driver="qemu", tcp_probe_proves_guest=not each)
+                    for n, each in enumerate(blind)
+                ]
+                await store.note_hosts(connection, seen, START)
+            known = await store.with_hosts(connection, fleet(1), START)
+            await undo.rollback()
+    finally:
+        await pool.close()
+    assert {"h-0", "h-1"} <= set(known.hosts)
+    assert known.blind_hosts == {"h-1"}

@@ -13,6 +13,7 @@ from rollcall_contracts.model import (
     ImageReference,
     MaintenanceWindow,
     MetricOutcome,
+    Probe,
     RollingPolicy,
 )
 from rollcall_rollout import InstancePhase, MemberState, WaitCode, waiting
@@ -327,6 +328,16 @@ SENTENCES: list[tuple[Callable[[], World], WaitCode, str]] = [
         WaitCode.HOOK_REJECTED,
         "The lifecycle hook UpgradeAutoOSScheduling rejected version 1.1: a newer version, any "
         "model update, or a start by hand tries again.",
+    ),
+    (
+        lambda: world(
+            probe=Probe(protocol="Tcp", port=80), blind_hosts=frozenset({"host-1", "host-2"})
+        ),
+        WaitCode.BLIND_PROBE,
+        "The health probe is Tcp, and on host-1 and 1 more connections are taken for guests that "
+        "have not booted, so it proves nothing: give the set an Http or Https probe, or put its "
+        "machines on a bridge (ROLLCALL_QEMU_NETWORK); to go without, start it by hand with an "
+        "override.",
     ),
     (
         asked_metric,

@@ -11,6 +11,7 @@ from rollcall_contracts.model import (
     FailureCode,
     Image,
     ImageReference,
+    Probe,
     Provisioning,
     RollingPolicy,
 )
@@ -230,6 +231,45 @@ def test_a_running_upgrade_stops_at_its_next_batch_and_goes_on_after_a_release()
     told.tell(e.ImageReleased(image=image("1.1")))
     told.run()
     assert told.upgrade.status is UpgradeStatus.COMPLETED
+
+
+TCP = Probe(protocol="Tcp", port=80)
+HTTP = Probe(protocol="Http", port=80, request_path="/health")
+
+
+@pytest.mark.parametrize(
+    ("probe", "blind", "wait"),
+    [
+        (TCP, {"host-1"}, WaitCode.BLIND_PROBE),  # one host of two is enough
+        (TCP, {"host-1", "host-2"}, WaitCode.BLIND_PROBE),
+        (TCP, {"host-9"}, None),  # where the set has no instance
+        (TCP, set(), None),
+        (HTTP, {"host-1"}, None),
+        (None, {"host-1"}, None),
+    ],
+)
+def test_no_upgrade_starts_by_itself_where_a_connection_says_nothing_of_the_guest(
+    probe: Probe | None, blind: set[str], wait: WaitCode | None
+) -> None:
+    told = World(fleet=fleet(3, versions=("1.0", "1.1"), probe=probe, blind_hosts=frozenset(blind)))
+    told.tell()
+    assert started(told) == ([] if wait else ["1.1"])
+    assert [held.error.code for held in told.all(e.UpgradeHeld)] == ([wait] if wait else [])
+
+
+def test_a_blind_probe_holds_a_start_by_hand_but_not_an_override_nor_another_probe() -> None:
+    blind = fleet(3, versions=("1.0", "1.1"), probe=TCP, blind_hosts=frozenset({"host-1"}))
+    told = World(fleet=blind)
+    told.tell(e.UpgradeStartRequested(scale_set=SET))
+    assert told.all(e.UpgradeHeld)[-1].error.code == WaitCode.BLIND_PROBE
+    assert started(told) == []
+    told.tell(e.UpgradeStartRequested(scale_set=SET, override=True))
+    assert started(told) == ["1.1"]
+    told = World(fleet=blind)
+    told.tell()
+    told.tell(e.ScaleSetChanged(scale_set=SET, spec=spec(3, revision=1, probe=HTTP)))
+    told.run()  # once the other probe has been asked
+    assert started(told) == ["1.1"]
 
 
 def test_a_start_by_hand_of_a_held_version_is_refused_and_an_override_is_not() -> None:

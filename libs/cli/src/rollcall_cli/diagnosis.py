@@ -357,6 +357,17 @@ def _agents(facts: Facts) -> Iterator[Finding]:
                 fix=f"start instance-agent on {host['host']}, or look at its log: does it reach "
                 "the broker? Instances live on meanwhile, and none is upgraded there",
             )
+        for host in hosts:
+            for scale_set in host.get("blindlyProbed", ()):
+                yield Finding(
+                    check="agents",
+                    state=State.WARNING,
+                    message=f"the Tcp probe of {scale_set.rpartition('/')[2]} proves nothing on "
+                    f"{host['host']}, where connections are taken for guests that have not booted; "
+                    "its automatic upgrades are held",
+                    fix="give the set an Http or Https probe, or put its machines on a bridge: "
+                    "ROLLCALL_QEMU_NETWORK (docs/drivers.md)",
+                )
         if not silent:
             words = f"{counted(len(hosts), 'agent reports', 'agents report')}"
             yield Finding(check="agents", state=State.OK, message=words)

@@ -336,6 +336,8 @@ class AgentSeen(EventBase):
     host: str
     driver: str
     capacity: int | None = None  # instances that the host has room for; none: not known
+    # False: connections are taken there for a guest that has not booted, or never will.
+    tcp_probe_proves_guest: bool = True
 
 
 class InstanceCreated(InstanceReport):

@@ -43,6 +43,7 @@ class Fleet:
     batch_seconds: tuple[float, ...] = ()  # how long the last batches took
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by version of the model's line
     room: Mapping[str, int] = field(default_factory=dict)  # by host, of those that have a limit
+    blind_hosts: frozenset[str] = frozenset()  # where a TCP probe says nothing of the guest
     _census: Census | None = field(init=False, default=None, compare=False, repr=False)
     _unsaved: Unsaved | None = field(init=False, default=None, compare=False, repr=False)
 
@@ -83,6 +84,7 @@ class Fleet:
         ended: tuple[Upgrade, ...] | None = None,
         holds: Mapping[str, Hold] | None = None,
         room: Mapping[str, int] | None = None,
+        blind_hosts: frozenset[str] | None = None,
     ) -> "Fleet":
         """Return this state with other surroundings, on which what it carries does not depend."""
         fleet = replace(
@@ -92,6 +94,7 @@ class Fleet:
             ended=self.ended if ended is None else ended,
             holds=self.holds if holds is None else holds,
             room=self.room if room is None else room,
+            blind_hosts=self.blind_hosts if blind_hosts is None else blind_hosts,
         )
         fleet.carry(census=self._census, unsaved=self._unsaved)
         return fleet

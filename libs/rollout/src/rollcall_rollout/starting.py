@@ -82,7 +82,12 @@ def before_start(fleet: Fleet, target: Image, now: datetime) -> Wait | None:
     closed = closed_windows(fleet, now)
     if closed is not None:
         return closed
-    return _too_sick(fleet) or _asked_of_hook(fleet, target, now)
+    return _unfit(fleet) or _asked_of_hook(fleet, target, now)
+
+
+def _unfit(fleet: Fleet) -> Wait | None:
+    """Hold for what only an override by hand goes past."""
+    return _too_sick(fleet) or _blindly_probed(fleet)
 
 
 def _too_sick(fleet: Fleet) -> Wait | None:
@@ -97,6 +102,26 @@ def _too_sick(fleet: Fleet) -> Wait | None:
             f"any batch started: {share.percent}% of instances are in an unhealthy state - more "
             f"than the threshold of {share.limit}% ({share}). It starts when they are healthy; to "
             "bring a fix to them, start it by hand with an override."
+        ),
+    )
+
+
+def _blindly_probed(fleet: Fleet) -> Wait | None:
+    """Hold while the probe is content with guests that never booted: a bad image would pass."""
+    probe = fleet.spec.probe
+    if probe is None or probe.protocol != "Tcp" or not fleet.blind_hosts:
+        return None
+    blind = sorted({instance.host for instance in fleet.instances.values()} & fleet.blind_hosts)
+    if not blind:
+        return None
+    more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
+    return Wait(
+        code=WaitCode.BLIND_PROBE,
+        message=(
+            f"The health probe is Tcp, and on {blind[0]}{more} connections are taken for guests "
+            "that have not booted, so it proves nothing: give the set an Http or Https probe, or "
+            "put its machines on a bridge (ROLLCALL_QEMU_NETWORK); to go without, start it by hand "
+            "with an override."
         ),
     )
 
@@ -136,7 +161,7 @@ def _start_for_a_person(fleet: Fleet, now: datetime) -> list[e.Event]:
         why = ALL_EXCLUDED
     elif not fleet.start_override:
         hold = fleet.hold_on(target.version)
-        wait = held_version(target.version, hold) if hold is not None else _too_sick(fleet)
+        wait = held_version(target.version, hold) if hold is not None else _unfit(fleet)
         if wait is not None:
             why, code = wait.message, wait.code
     if target is not None and why is None:

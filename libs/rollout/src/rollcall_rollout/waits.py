@@ -22,6 +22,7 @@ class WaitCode(StrEnum):
     HOOK = "LifecycleHookWaiting"
     HOOK_REJECTED = "LifecycleHookRejected"
     METRIC_GATE = "MetricGate"
+    BLIND_PROBE = "ProbeProvesNothing"
     NO_CANDIDATE = "NoInstanceCanGo"
     # Not holds: what an explanation says beside them.
     BATCH = "BatchInProgress"

@@ -53,9 +53,16 @@ async def hosts(connection: Connection) -> list[dict[str, Any]]:
     """Return each host with the time of its agent's last sign of life, and its instances' count."""
     rows = await connection.fetch(
         """
-        SELECT h.host, h.driver, h.capacity, h.seen_at, count(i.id) AS instances
+        SELECT h.host, h.driver, h.capacity, h.seen_at, count(i.id) AS instances, ARRAY(
+            SELECT f.scale_set FROM fleet_view f
+            WHERE NOT h.tcp_probe_proves_guest AND NOT f.deleted
+                AND f.spec -> 'probe' ->> 'protocol' = 'Tcp'
+                AND EXISTS (SELECT FROM instance_view m
+                            WHERE m.scale_set = f.scale_set AND m.host = h.host)
+            ORDER BY f.scale_set
+        ) AS blindly_probed
         FROM host_view h LEFT JOIN instance_view i USING (host)
-        GROUP BY h.host, h.driver, h.capacity, h.seen_at ORDER BY h.host
+        GROUP BY h.host, h.driver, h.capacity, h.seen_at, h.tcp_probe_proves_guest ORDER BY h.host
         """
     )
     return [
@@ -65,6 +72,7 @@ async def hosts(connection: Connection) -> list[dict[str, Any]]:
             "seenTime": row["seen_at"].isoformat(),
             "instances": row["instances"],
             "capacity": row["capacity"],
+            "blindlyProbed": row["blindly_probed"],  # sets whose TCP probe proves nothing there
         }
         for row in rows
     ]

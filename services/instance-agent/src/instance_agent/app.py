@@ -67,7 +67,10 @@ def build(settings: Settings) -> Service:
             partial(
                 handlers.heartbeat,
                 seen=AgentSeen(
-                    host=settings.host, driver=host.driver.name, capacity=settings.agent_capacity
+                    host=settings.host,
+                    driver=host.driver.name,
+                    capacity=settings.agent_capacity,
+                    tcp_probe_proves_guest=host.driver.capabilities.tcp_probe_proves_guest,
                 ),
                 interval=settings.heartbeat_interval,
             ),

@@ -64,6 +64,9 @@ class Capabilities:
     # Custom data that is cloud-init's own (`#cloud-config` …) may mean something in the instance,
     # so it is run like a script. Without it, it is left alone: az sends some with each new set.
     cloud_init: bool = False
+    # A connection to the endpoint is taken by the instance itself. Without it automatic upgrades of
+    # a set with a TCP probe are held: an image that does not boot would pass for healthy.
+    tcp_probe_proves_guest: bool = True
     # There may be machines that this driver did not make, and it is an `Adopter`: asked to create
     # an instance, the agent takes over the one that `adopt` returns as it is, with its version.
     adopts: bool = False

@@ -49,14 +49,17 @@ async def note_hosts(connection: Connection, seen: Sequence[e.AgentSeen], now: d
     names = sorted(newest)
     await connection.execute(
         """
-        INSERT INTO hosts (host, driver, capacity, seen_at)
-        SELECT h, d, c, $4 FROM unnest($1::text[], $2::text[], $3::int[]) AS u(h, d, c)
+        INSERT INTO hosts (host, driver, capacity, tcp_probe_proves_guest, seen_at)
+        SELECT h, d, c, p, $5
+        FROM unnest($1::text[], $2::text[], $3::int[], $4::boolean[]) AS u(h, d, c, p)
         ON CONFLICT (host) DO UPDATE SET
-            driver = excluded.driver, capacity = excluded.capacity, seen_at = excluded.seen_at
+            driver = excluded.driver, capacity = excluded.capacity, seen_at = excluded.seen_at,
+            tcp_probe_proves_guest = excluded.tcp_probe_proves_guest
         """,
         names,
         [newest[name].driver for name in names],
         [newest[name].capacity for name in names],
+        [newest[name].tcp_probe_proves_guest for name in names],
         now,
     )
 
@@ -68,7 +71,8 @@ async def with_hosts(connection: Connection, fleet: Fleet, now: datetime) -> Fle
     instance too many, which its agent makes all the same.
     """
     found = await connection.fetch(
-        "SELECT host, capacity FROM hosts WHERE seen_at > $1 ORDER BY host", now - HOST_SILENT
+        "SELECT host, capacity, tcp_probe_proves_guest FROM hosts WHERE seen_at > $1 ORDER BY host",
+        now - HOST_SILENT,
     )
     limits = {row["host"]: row["capacity"] for row in found if row["capacity"] is not None}
     if limits:
@@ -79,7 +83,9 @@ async def with_hosts(connection: Connection, fleet: Fleet, now: datetime) -> Fle
         )
         for row in used:
             limits[row["host"]] = max(0, limits[row["host"]] - row["count"])
-    return fleet.amended(hosts=tuple(row["host"] for row in found), room=limits)
+    blind = frozenset(row["host"] for row in found if not row["tcp_probe_proves_guest"])
+    hosts = tuple(row["host"] for row in found)
+    return fleet.amended(hosts=hosts, room=limits, blind_hosts=blind)
 
 
 # --- sets -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -76,7 +77,12 @@ class LibvirtDriver:
         self._settings = LibvirtSettings()
         bindings()
         self._lib = Connection(self._settings.libvirt_uri, self._settings.libvirt_patience)
-        self._machines = Machines(options, self._settings, _template(self._settings))
+        template = _template(self._settings)
+        # Where QEMU's own network forwards a port, QEMU itself takes connections.
+        self.capabilities = replace(
+            type(self).capabilities, tcp_probe_proves_guest="${port}" not in template
+        )
+        self._machines = Machines(options, self._settings, template)
         patience = self._settings.libvirt_answer_time
         self.guests = guest.Guests(self._lib, self._machines.domain, patience)
         self._lib.check()

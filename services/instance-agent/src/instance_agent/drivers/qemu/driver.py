@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +81,9 @@ class QemuDriver:
             options,
             self._settings,
             [Folders(top) for top in self._top.iterdir() if top.is_dir()],
+        )
+        self.capabilities = replace(
+            type(self).capabilities, tcp_probe_proves_guest=not self._networks.forwards
         )
         try:
             self._boots = Boots(

@@ -57,6 +57,8 @@ class Networks:
         ports = ports_of(folders.top for folders in there)
         self._ports = Ports(options.ports, options.address, options.agent, ports)
         self._taps = _taps_of(there)
+        # Whether QEMU itself takes connections, of new machines or of some that are there.
+        self.forwards = self._wanted.kind == "user" or bool(ports)
         if self._wanted.kind == "bridge":
             self._try_bridge()
 
@@ -68,11 +70,6 @@ class Networks:
             raise DriverNotFound(
                 f"ROLLCALL_QEMU_NETWORK={self._settings.qemu_network}: {error}"
             ) from error
-
-    @property
-    def is_forwarded(self) -> bool:
-        """Say whether QEMU itself takes the connections of new machines."""
-        return self._wanted.kind == "user"
 
     def give(self, folders: Folders) -> None:
         """Give a new machine its place; one that has one keeps it, whatever the settings say."""
