@@ -143,6 +143,42 @@ async def test_a_guest_that_hangs_is_stopped_all_the_same(rig: Rig) -> None:
     assert not (await rig.driver.observe(rig.ref())).running
 
 
+async def test_a_power_button_that_was_pressed_too_early_is_pressed_again_and_ends_it_gracefully(
+    rig: Rig,
+) -> None:
+    """The first press comes while the firmware runs, and is lost."""
+    await rig.ask(Operation.CREATE, 1, "v1", custom_data="")
+    await rig.driver.stop(rig.ref(), BOOT)
+    (console,) = (rig.top() / "logs").glob("boot-*.log")
+    assert "init: stopping v1" in console.read_text()
+    assert not (await rig.driver.observe(rig.ref())).running
+
+
+async def test_a_guest_that_ignores_the_power_button_is_made_to_quit_and_not_killed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.ask(Operation.CREATE, 1, "v4-unbootable", custom_data="")
+    process = rig.driver._folders(rig.ref()).process()
+    asked, killed = [], []
+
+    async def execute(folder: Path, command: str, *more: float) -> object:
+        asked.append(command)
+        return await ask(folder, command, *more)
+
+    def signal_group(process: procfs.Process, number: signal.Signals) -> None:
+        killed.append(number)
+        kill(process, number)
+
+    ask, kill = qmp.execute, procfs.signal_group
+    monkeypatch.setattr(qmp, "execute", execute)
+    monkeypatch.setattr(procfs, "signal_group", signal_group)
+    await rig.driver.stop(rig.ref(), 0.3)
+    assert set(asked) == {"system_powerdown", "quit"}
+    assert asked[-1] == "quit"
+    assert killed == []
+    assert not procfs.is_alive(process)
+
+
 async def test_a_halted_guest_does_not_count_as_running_and_start_lets_it_go_on(
     rig: Rig,
 ) -> None:

@@ -12,6 +12,8 @@ from instance_agent.domain.qemu import (
     mac_address,
     plugged,
 )
+from instance_agent.drivers.qemu.settings import QemuSettings
+from pydantic import ValidationError
 
 
 def machine(**more: object) -> list[str]:
@@ -68,6 +70,14 @@ def test_the_processor_fits_the_accelerator(accelerator: str, cpu: str) -> None:
 def test_an_instance_has_one_network_address_for_ever() -> None:
     assert mac_address("a") == mac_address("a") != mac_address("b")
     assert mac_address("a").startswith("52:54:00:")
+
+
+def test_a_machine_is_a_pc_and_one_that_hangs_without_kvm_is_refused() -> None:
+    assert QemuSettings().qemu_machine == "pc"
+    assert QemuSettings.model_validate({"qemu_machine": "q35"}).qemu_machine == "q35"
+    for kind in ("microvm", "microvm,acpi=off"):
+        with pytest.raises(ValidationError, match="use pc or q35"):
+            QemuSettings.model_validate({"qemu_machine": kind})
 
 
 def qcow2(*, version: int = 3, backing: int = 0, crypt: int = 0, features: int = 0) -> bytes:

@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import structlog
 from rollcall_contracts.events import (
     AgentSeen,
     ImageFetchRequested,
@@ -24,6 +25,7 @@ from rollcall_kit.service import Service
 
 from instance_agent import handlers
 from instance_agent.domain.cache import parse_limit
+from instance_agent.domain.ports import ephemeral
 from instance_agent.driver import Driver, Options, load_driver
 from instance_agent.host import Host, open_disks
 from instance_agent.images import CacheOptions, ImageCache
@@ -32,6 +34,8 @@ from instance_agent.provisioning import Provisioner
 from instance_agent.settings import Settings
 from instance_agent.shelf import Shelf
 from instance_agent.space import Room
+
+log = structlog.get_logger()
 
 REQUESTS = (
     InstancesCreateRequested,
@@ -51,6 +55,7 @@ class StateFolderTaken(RuntimeError):
 def build(settings: Settings) -> Service:
     """Return the agent of one host. Raises StateFolderTaken, DriverNotFound."""
     claim(settings)
+    warn_of_ports(settings)
     host = build_host(settings)
     return Service(
         name="instance-agent",
@@ -77,6 +82,24 @@ def build(settings: Settings) -> Service:
             partial(handlers.watch_power, host=host, interval=settings.heartbeat_interval),
         ],
     )
+
+
+def warn_of_ports(settings: Settings, told: Path = Path("/proc/sys/net/ipv4")) -> None:
+    """Warn where other programs may get the ports of instances at any time."""
+    try:
+        local = (told / "ip_local_port_range").read_text()
+        reserved = (told / "ip_local_reserved_ports").read_text()
+    except OSError:
+        return
+    found = ephemeral(settings.ports, local, reserved)
+    if found is not None:
+        log.warning(
+            "ports_are_ephemeral",
+            first=found[0],
+            last=found[-1],
+            todo="the system gives them to any program: have ROLLCALL_PORT_RANGE keep out of "
+            "net.ipv4.ip_local_port_range, or reserve them (net.ipv4.ip_local_reserved_ports)",
+        )
 
 
 def build_host(settings: Settings) -> Host:
