@@ -21,8 +21,7 @@ ROLES = ("reader", "operator", "owner")
 RULES = {
     "open": "operations.healthz operations.readyz login.endpoints login.openid_configuration "
     "login.keys login.token",
-    "login": "subscriptions.subscriptions subscriptions.tenants subscriptions.operations "
-    "deployments.calculate_hash",
+    "login": "subscriptions.subscriptions subscriptions.tenants subscriptions.operations",
     "reader here": "scale_sets.get scale_sets.list_skus extensions.list_extensions "
     "extensions.get_extension scale_sets.get_view upgrades.history upgrades.latest "
     "upgrades.full_history upgrades.one_upgrade upgrades.events_of_upgrade hooks.list_all "
@@ -37,7 +36,8 @@ RULES = {
     "images.versions images.one_version status.get status.get_result "
     "subscriptions.subscription subscriptions.locations subscriptions.providers "
     "subscriptions.provider subscriptions.register",
-    "reader anywhere": "operations.scale_sets events.list_events events.stream_events",
+    "reader anywhere": "deployments.calculate_hash operations.scale_sets events.list_events "
+    "events.stream_events",
     "reader installation": "operations.metrics operations.feeds operations.hosts "
     "operations.health holds.list_all",
     "operator here": "steering.start steering.cancel steering.pause steering.resume "

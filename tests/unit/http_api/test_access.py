@@ -39,6 +39,15 @@ def account(role: Role, scope: str) -> Principal:
         ("POST", f"{WEB}/manualupgrade", Role.OPERATOR),
         ("POST", f"{WEB}/delete", Role.OWNER),
         ("PATCH", f"{WEB}/lifecycleHookEvents/x", Role.OPERATOR),
+        ("PATCH", f"{SETS}/lifecycleHookEvents", Role.OWNER),  # models, whatever their names
+        ("PATCH", f"{SETS}/lifecycleHookEvents/extensions/x", Role.OWNER),
+        ("PATCH", f"{WEB}/extensions/lifecycleHookEvents", Role.OWNER),
+        ("PATCH", f"{SUB}/resourceGroups/lifecycleHookEvents", Role.OWNER),
+        (
+            "PATCH",
+            f"{GROUP}/providers/Microsoft.Network/loadBalancers/lifecycleHookEvents",
+            Role.OWNER,
+        ),
         ("PUT", f"{WEB}/virtualMachines/0", Role.OWNER),
         ("POST", f"{SUB}/providers/Microsoft.Compute/register", Role.READER),
         ("GET", "/rollcall/hosts", Role.READER),
@@ -87,6 +96,12 @@ def test_each_request_needs_a_role(method: str, path: str, role: Role | None) ->
 )
 def test_a_role_holds_at_and_below_its_scope(scope: str, path: str, allowed: bool) -> None:
     assert account(Role.READER, scope).may(needed("GET", path)) is allowed
+
+
+def test_the_hash_of_a_template_is_for_all_who_have_a_role_somewhere() -> None:
+    need = needed("POST", "/providers/Microsoft.Resources/calculateTemplateHash")
+    assert account(Role.READER, WEB).may(need)
+    assert not Principal(name="a", id="1", grants=()).may(need)
 
 
 def test_only_what_is_seen_is_listed() -> None:

@@ -1,5 +1,7 @@
 """Shapes of older api-versions, filters of instances, and conditions on etags."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -105,6 +107,19 @@ def test_a_filter_that_is_not_known_is_refused(text: str) -> None:
 def test_a_filter_of_resources_that_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="filter may be"):
         parse_resource_filter(text)
+
+
+@pytest.mark.parametrize("parse", [parse_filter, parse_resource_filter])
+@pytest.mark.parametrize("word", [" ", "a and ", "\t\n"])
+def test_a_filter_takes_a_time_that_grows_with_its_length_alone(
+    parse: Callable[[str], object], word: str
+) -> None:
+    began = time.process_time()
+    with pytest.raises(ModelError, match="at most 1000 are taken"):
+        parse(f"x{word * 100_000}x")
+    with pytest.raises(ModelError, match="filter may be"):
+        parse(f"x{word * (990 // len(word))}x")
+    assert time.process_time() - began < 0.1
 
 
 @pytest.mark.parametrize(

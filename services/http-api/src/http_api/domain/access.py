@@ -118,6 +118,8 @@ def is_open(path: str) -> bool:
 def needed(method: str, path: str) -> Need:
     """Return what a request needs; `path` is a normal one."""
     parts = path.lower().strip("/").split("/")
+    if parts == ["providers", "microsoft.resources", "calculatetemplatehash"]:
+        return Need(role=Role.READER, scope=EVERYWHERE, inside=True)  # it is work for nothing kept
     if parts[0] in ("tenants", "providers") or parts == ["subscriptions"]:
         return Need(role=None, scope=EVERYWHERE)
     role = _role(method, parts)
@@ -212,8 +214,8 @@ def _role(method: str, parts: list[str]) -> Role:
         return Role.READER
     if method == "POST" and parts[-1] in _OPERATIONS:
         return Role.OPERATOR
-    if method == "PATCH" and "lifecyclehookevents" in parts[-2:]:
-        return Role.OPERATOR
+    if method == "PATCH" and parts[8:9] == ["lifecyclehookevents"] and len(parts) == 10:
+        return Role.OPERATOR  # the answer of a hook; names before and after it can be any word
     return Role.OWNER
 
 

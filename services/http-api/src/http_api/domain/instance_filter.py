@@ -4,9 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from rollcall_contracts.model import Failure
-
-from http_api.domain.documents import ModelError
+from http_api.domain.filters import forms_of, refused_filter
 
 # Given the codes of an instance's statuses, and whether it has the model.
 Filter: TypeAlias = Callable[[Iterable[str], bool], bool]
@@ -20,11 +18,8 @@ _STARTS = re.compile(
 
 
 def parse_filter(text: str) -> Filter:
-    """Return a predicate; several forms may be joined by `and`. Raises ModelError.
-
-    An unheeded filter would give instances that the client did not ask for.
-    """
-    parts = [_parse_one(part.strip()) for part in re.split(r"\s+and\s+", text.strip(), flags=re.I)]
+    """Return a predicate; several forms may be joined by `and`. Raises ModelError."""
+    parts = [_parse_one(form) for form in forms_of(text)]
     return lambda codes, latest: all(part(list(codes), latest) for part in parts)
 
 
@@ -38,11 +33,7 @@ def _parse_one(text: str) -> Filter:
         return lambda codes, _latest: (
             any(code.lower().startswith(prefix) for code in codes) is wanted
         )
-    raise ModelError(
-        Failure(
-            code="InvalidParameter",
-            message="$filter may be startswith(instanceView/statuses/code,'PowerState') eq true, "
-            "properties/latestModelApplied eq true, or the same with false",
-            target="$filter",
-        )
+    raise refused_filter(
+        "$filter may be startswith(instanceView/statuses/code,'PowerState') eq true, "
+        "properties/latestModelApplied eq true, or the same with false"
     )

@@ -451,5 +451,8 @@ async def calculate_hash(raw: RawBody) -> Response:
     """Return a template's hash: whether two templates are the same but for white space."""
     template = await _apart(parse_body, raw)
     return JSONResponse(
-        {"minifiedTemplate": dumps(template), "templateHash": template_hash(template)}
+        {
+            "minifiedTemplate": await _apart(dumps, template),
+            "templateHash": await _apart(template_hash, template),
+        }
     )
