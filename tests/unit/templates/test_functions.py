@@ -429,3 +429,27 @@ def test_the_templates_own_functions() -> None:
 def test_values_are_json() -> None:
     for expression, _ in ALL:
         json.dumps(value_of(expression, parameters=PARAMETERS))
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("[json('1e999')]", "out of range"),
+        ("[json('{\"a\": [-1e999]}')]", "out of range"),
+        ("[base64ToJson(base64('1e999'))]", "out of range"),
+        ("[json('\"\\ud800\"')]", "half a surrogate pair"),
+        ("[json('{\"\\ud800\": 1}')]", "half a surrogate pair"),
+        ("[json('[\"\\u0000\"]')]", "the character NUL"),
+        ("[uriComponentToString('%00')]", "the character NUL"),
+        ("[base64ToString('AA==')]", "the character NUL"),
+        ("[dataUriToString('data:,%00')]", "the character NUL"),
+        ("[dataUriToString('data:;base64,AA==')]", "the character NUL"),
+        ("[format('{0:N2}', json('1%s'))]" % ("0" * 400), "cannot be made of these arguments"),
+        ("[float(json('1%s'))]" % ("0" * 400), "cannot be made of these arguments"),
+        ("[int(json('1e300'))]", "does not fit into 64 bits"),
+    ],
+)
+def test_what_cannot_be_kept_or_sent_on_is_never_made(expression: str, message: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        value_of(expression)
+    assert message in caught.value.message

@@ -156,3 +156,30 @@ def test_what_is_made_of_a_secret_is_never_given_back() -> None:
         "secure": {"type": "SecureString"},
         "plain": {"type": "String", "value": "x"},
     }
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"parameters": {"pw": {"type": "securestring"}, "PW": {"type": "string"}}},
+        {"variables": {"a": "1", "A": "2"}},
+        {"outputs": {name: {"type": "int", "value": 1} for name in ("o", "O")}},
+        {
+            "functions": [
+                {
+                    "namespace": "n",
+                    "members": {name: {"output": {"value": 1}} for name in ("f", "F")},
+                }
+            ]
+        },
+    ],
+)
+def test_names_that_are_equal_but_for_their_case_are_refused(sections: Any) -> None:
+    with pytest.raises(TemplateError, match="are one name, for case makes no difference"):
+        planned(template(**sections), pw=SECRET)
+
+
+def test_a_parameter_is_not_given_twice_in_another_case() -> None:
+    document = template(parameters={"pw": {"type": "securestring"}})
+    with pytest.raises(TemplateError, match="given twice"):
+        planned(document, pw=SECRET, PW=SECRET)

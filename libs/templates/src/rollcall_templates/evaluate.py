@@ -23,7 +23,7 @@ from rollcall_templates.expressions import (
     show,
 )
 from rollcall_templates.functions import PURE
-from rollcall_templates.limits import MAX_COPIES, MAX_NESTING, Budget
+from rollcall_templates.limits import MAX_COPIES, MAX_GIVEN, MAX_NAME, MAX_NESTING, Budget
 from rollcall_templates.surroundings import Surroundings
 from rollcall_templates.template import Template
 from rollcall_templates.values import FunctionError, Value, is_whole, kind_of, member
@@ -202,6 +202,10 @@ class Evaluator:
         found = self.document(value, frame, path)
         if not isinstance(found, kind) or (kind is str and not found):
             raise TemplateError(f"{path[-1]} must be {what}, and is {kind_of(found)}", path=path)
+        if isinstance(found, str) and len(found) > MAX_NAME:
+            raise TemplateError(
+                f"{path[-1]} has {len(found)} characters, and may have {MAX_NAME}", path=path
+            )
         return found
 
     def _shown(self, text: str, frame: Frame, path: Path) -> Value:
@@ -218,7 +222,10 @@ class Evaluator:
         if not is_expression(text):
             return literal(text)
         try:
-            value = self.value(self.tree(text), frame)
+            node = self.tree(text)
+            value = self.value(node, frame)
+            if not (isinstance(node, Call) and node.name.lower() in PURE):  # counted already
+                self.budget.take(value)
         except TemplateError as error:
             if error.path:  # it happened elsewhere, in a variable
                 raise
@@ -293,6 +300,8 @@ class Evaluator:
             if (lazy := _LAZY.get(name)) is not None:
                 return lazy(self, node.arguments, frame)
             values = [self.value(each, frame) for each in node.arguments]
+            if sum(len(each) for each in values if isinstance(each, str)) > MAX_GIVEN:
+                raise FunctionError(f"it was given more than {MAX_GIVEN} characters")
             if (pure := PURE.get(name)) is not None:
                 result = pure.call(values)
                 self.budget.take(result)

@@ -8,7 +8,7 @@ from typing import Any
 from rollcall_templates.context import fresh_functions
 from rollcall_templates.errors import Path, TemplateError
 from rollcall_templates.evaluate import TOP, Evaluator
-from rollcall_templates.limits import Budget
+from rollcall_templates.limits import MAX_BODY, Budget, fits_in
 from rollcall_templates.surroundings import Fresh, Surroundings
 from rollcall_templates.template import Template
 from rollcall_templates.values import Value, is_whole, kind_of, same
@@ -91,6 +91,10 @@ def read_parameters(
     )
     for name in template.parameters:
         read(evaluator, name)
+    if not fits_in(values, MAX_BODY):
+        raise TemplateError(
+            f"the parameters have more than {MAX_BODY} characters in all", path=("parameters",)
+        )
     return Parameters(values={name: values[name] for name in template.parameters}, types=types)
 
 
@@ -129,6 +133,8 @@ def _supplied(template: Template, given: Any) -> dict[str, Value]:
             raise TemplateError(
                 f"the parameter '{name}' must be given as an object: {{\"value\": …}}"
             )
+        if name.lower() in supplied:
+            raise TemplateError(f"the parameter '{name}' is given twice, in another case")
         supplied[name.lower()] = item["value"]
     return supplied
 

@@ -20,7 +20,7 @@ from rollcall_templates.evaluate import (
     Request,
 )
 from rollcall_templates.expressions import escaped, is_expression
-from rollcall_templates.limits import MAX_CALLS, MAX_RESOURCES, Budget
+from rollcall_templates.limits import MAX_BODY, MAX_CALLS, MAX_RESOURCES, Budget, fits_in
 from rollcall_templates.parameters import SECURE, TYPES, Parameters, fits, unknown
 from rollcall_templates.surroundings import Surroundings
 from rollcall_templates.template import RawResource, Template
@@ -86,13 +86,7 @@ class Plan:
         Whatever is made of a secure parameter has no value: it is never given back. Raises
         TemplateError and Missing.
         """
-        evaluator = self.evaluator(known)
-        shown: dict[str, Any] = {}
-        for name, item in self.template.outputs.items():
-            output = _output(evaluator, item, ("outputs", name))
-            if output is not None:
-                shown[name] = output
-        return shown
+        return _outputs(self.evaluator(known), self.template)
 
 
 def make_plan(template: Template, surroundings: Surroundings, parameters: Parameters) -> Plan:
@@ -121,8 +115,7 @@ def make_plan(template: Template, surroundings: Surroundings, parameters: Parame
     )
     for resource in resources:
         _body(evaluator, resource, partial=True)
-    for name, item in template.outputs.items():
-        _output(evaluator, item, ("outputs", name), partial=True)
+    _outputs(evaluator, template, partial=True)
     return plan
 
 
@@ -531,6 +524,10 @@ def _body(evaluator: Evaluator, resource: Planned, *, partial: bool) -> dict[str
             body[key] = _nested(evaluator, item, resource, frame, path, partial=partial)
         else:
             body[key] = evaluator.document(item, frame, path, partial=partial)
+    if not fits_in(body, MAX_BODY):
+        raise TemplateError(
+            f"the resource becomes longer than {MAX_BODY} characters", path=resource.path
+        )
     return body
 
 
@@ -567,6 +564,19 @@ def _escaped(value: Any) -> Any:
                 for key, each in value.items()
             }
     return value
+
+
+def _outputs(evaluator: Evaluator, template: Template, *, partial: bool = False) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for name, item in template.outputs.items():
+        output = _output(evaluator, item, ("outputs", name), partial=partial)
+        if output is not None:
+            shown[name] = output
+    if not fits_in(shown, MAX_BODY):
+        raise TemplateError(
+            f"the outputs become longer than {MAX_BODY} characters in all", path=("outputs",)
+        )
+    return shown
 
 
 def _output(

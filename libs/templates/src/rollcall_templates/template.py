@@ -97,7 +97,21 @@ def _section(raw: Mapping[str, Any], name: str, most: int) -> Mapping[str, Any]:
         raise TemplateError(
             f"the template has {len(section)} {name}, and may have {most}", path=(name,)
         )
+    _check_names(section, (name,))
     return section
+
+
+def _check_names(section: Mapping[str, Any], path: Path) -> None:
+    """Refuse names that are equal but for their case, which names here do not have."""
+    known: dict[str, str] = {}
+    for name in section:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            raise TemplateError(
+                f"'{other[:100]}' and '{name[:100]}' are one name, for case makes no difference: "
+                "take one of them out",
+                path=(*path, name),
+            )
 
 
 def _objects(raw: Mapping[str, Any], name: str, most: int) -> Mapping[str, Mapping[str, Any]]:
@@ -122,6 +136,7 @@ def _functions(raw: Mapping[str, Any]) -> dict[str, UserFunction]:
             raise TemplateError(
                 "a section of 'functions' must have a namespace and members", path=path
             )
+        _check_names(members, (*path, "members"))
         for name, item in members.items():
             function = _function(f"{section['namespace']}.{name}", item, (*path, "members", name))
             found[function.name.lower()] = function

@@ -1,5 +1,8 @@
 """The values of the language: JSON, with names for its kinds, and what counts as equal."""
 
+import math
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 Value: TypeAlias = Any  # str, int, float, bool, None, list or dict
@@ -7,6 +10,37 @@ Value: TypeAlias = Any  # str, int, float, bool, None, list or dict
 
 class FunctionError(Exception):
     """A function cannot take its arguments; the message never shows a value: it may be secret."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def walk(value: Value) -> Iterator[tuple[int, Value]]:
+    """Give each value in a value, with its depth; the caller stops when it has seen enough."""
+    waiting = [(0, value)]
+    while waiting:
+        depth, each = waiting.pop()
+        yield depth, each
+        if isinstance(each, dict):
+            waiting.extend((depth + 1, item) for item in each.values())
+        elif isinstance(each, list):
+            waiting.extend((depth + 1, item) for item in each)
+
+
+def sound(value: Value) -> Value:
+    """Return a value that a function made of a text, if it is one that can be kept and sent on.
+
+    The body of a request is checked for the same when it is read. Raises FunctionError.
+    """
+    for _, each in walk(value):
+        if isinstance(each, float) and not math.isfinite(each):
+            raise FunctionError("its argument has a number that is out of range")
+        for text in (each,) if isinstance(each, str) else each if isinstance(each, dict) else ():
+            if "\0" in text:
+                raise FunctionError("its argument stands for a text with the character NUL")
+            if _SURROGATE.search(text):
+                raise FunctionError("its argument stands for a text with half a surrogate pair")
+    return value
 
 
 def kind_of(value: Value) -> str:
@@ -43,7 +77,7 @@ def same(one: Value, other: Value) -> bool:
     return bool(one == other)
 
 
-def member(value: dict[str, Value], name: str) -> tuple[bool, Value]:
+def member(value: Mapping[str, Value], name: str) -> tuple[bool, Value]:
     """Return whether an object has a member, and its value; names have no case."""
     if name in value:
         return True, value[name]

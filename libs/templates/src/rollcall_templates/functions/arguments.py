@@ -94,7 +94,10 @@ class Function:
     def call(self, values: Sequence[Value]) -> Value:
         """Return what the function makes of its arguments. Raises FunctionError."""
         self.check(len(values))
-        return self.work(Arguments(values))
+        try:
+            return self.work(Arguments(values))
+        except (ValueError, OverflowError):  # a number beyond what there is, for the most part
+            raise FunctionError("it cannot be made of these arguments") from None
 
 
 def within(value: int) -> int:

@@ -1,6 +1,7 @@
 """Functions on arrays and objects, and those that texts share with them."""
 
 from rollcall_templates.functions.arguments import Arguments, Function
+from rollcall_templates.limits import MAX_ITEMS
 from rollcall_templates.values import FunctionError, Value, member, same
 
 
@@ -158,6 +159,8 @@ def flatten(arguments: Arguments) -> list[Value]:
     for each in arguments.array(0):
         if not isinstance(each, list):
             raise FunctionError("its argument 1 must be an array of arrays")
+        if len(found) + len(each) > MAX_ITEMS:
+            raise FunctionError(f"the result would have more than {MAX_ITEMS} items")
         found.extend(each)
     return found
 

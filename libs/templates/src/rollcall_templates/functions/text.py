@@ -3,9 +3,9 @@
 import re
 
 from rollcall_templates.functions.arguments import Arguments, Function
-from rollcall_templates.functions.encoding import as_text
+from rollcall_templates.functions.encoding import as_text, joined, too_long
 from rollcall_templates.hashing import guid, unique_string
-from rollcall_templates.limits import MAX_TEXT
+from rollcall_templates.limits import MAX_ITEMS, MAX_TEXT
 from rollcall_templates.values import FunctionError, Value
 
 _PLACE = re.compile(r"\{\{|\}\}|\{(\d{1,3})(?:,(-?\d{1,4}))?(?::([^{}]*))?\}|[{}]")
@@ -14,17 +14,22 @@ _PLACE = re.compile(r"\{\{|\}\}|\{(\d{1,3})(?:,(-?\d{1,4}))?(?::([^{}]*))?\}|[{}
 def concat(arguments: Arguments) -> Value:
     """Join texts (and numbers), or arrays."""
     if arguments.all_are(list):
+        if sum(map(len, arguments.values)) > MAX_ITEMS:
+            raise FunctionError(f"the result would have more than {MAX_ITEMS} items")
         return [item for each in arguments.values for item in each]
     for place, value in enumerate(arguments.values):
         if isinstance(value, list | dict) or value is None:
             raise arguments.wrong(place, "a string: all are strings, or all are arrays")
-    return "".join(as_text(value) for value in arguments.values)
+    return joined(as_text(value) for value in arguments.values)
 
 
 def formatted(arguments: Arguments) -> str:
     """Put arguments into the places `{0}`, `{1:N2}` … of a text; `{{` is a brace."""
 
+    length = len(arguments.text(0))
+
     def fill(match: re.Match[str]) -> str:
+        nonlocal length
         if match[0] in ("{{", "}}"):
             return match[0][0]
         if match[1] is None:
@@ -37,6 +42,9 @@ def formatted(arguments: Arguments) -> str:
             )
         text = _in_form(arguments.values[place], match[3])
         width = int(match[2] or 0)
+        length += max(len(text), abs(width)) - len(match[0])
+        if length > MAX_TEXT:
+            raise too_long()
         return text.ljust(-width) if width < 0 else text.rjust(width)
 
     return _PLACE.sub(fill, arguments.text(0))
@@ -96,8 +104,8 @@ def replace(arguments: Arguments) -> str:
     text, old, new = arguments.texts()
     if not old:
         raise FunctionError("its argument 2 must not be empty")
-    if text.count(old) * len(new) + len(text) > 2 * MAX_TEXT:
-        raise FunctionError(f"the result is longer than {MAX_TEXT} characters")
+    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_TEXT:
+        raise too_long()
     return text.replace(old, new)
 
 
@@ -116,7 +124,7 @@ def split(arguments: Arguments) -> list[str]:
 
 def join(arguments: Arguments) -> str:
     """Return the items of an array as one text, with a delimiter between them."""
-    return arguments.text(1).join(as_text(each) for each in arguments.array(0))
+    return joined((as_text(each) for each in arguments.array(0)), arguments.text(1))
 
 
 def substring(arguments: Arguments) -> str:
