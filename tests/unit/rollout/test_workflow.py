@@ -37,7 +37,7 @@ HEALTHY_ROLLOUT = [
 ]
 
 
-def test_m01_m02_a_published_version_rolls_out_in_batches_by_itself() -> None:
+def test_m01_m02_m12_m14_a_published_version_rolls_out_in_batches_by_itself() -> None:
     world = World(fleet=fleet())
     assert world.tell() == []
     world.tell(e.ImagePublished(image=image("1.1")))

@@ -117,7 +117,8 @@ def draw(seed: int, options: Options | None = None) -> Scenario:
     drawn = _chances(rng, mood) | _of_the_model(rng, mood, spec)
     chances = {fault: p for fault, p in drawn.items() if options.allow(fault)}
     active = rng.uniform(600, 5400)
-    happenings = [h for h in _happenings(rng, mood, active) if options.allow(h.fault)]
+    asked = _one_request(rng, spec) if mood is Mood.TWIN else _happenings(rng, mood, active)
+    happenings = [h for h in asked if options.allow(h.fault)]
     policy = spec.policy
     slowest = min(policy.provisioning_timeout, 150.0) / 3
     scenario = Scenario(
@@ -356,9 +357,25 @@ def _of_the_model(rng: random.Random, mood: Mood, spec: ScaleSetSpec) -> dict[Fa
     return chances
 
 
-def _happenings(rng: random.Random, mood: Mood, active: float) -> list[Happening]:
-    if mood is Mood.TWIN:
+# What a person may ask once the upgrade runs, and how: some seconds more or less change no end.
+_AT_ANY_TIME: Mapping[Fault, tuple[float, float]] = {
+    Fault.PAUSE: (0.02, 0.08),  # resumed soon
+    Fault.REIMAGE: (0.0, 0.89),  # not given up
+    Fault.POWER: (0.03, 0.0499),  # a restart of all
+    Fault.START: (0.0, 1.0),
+}
+
+
+def _one_request(rng: random.Random, spec: ScaleSetSpec) -> list[Happening]:
+    """Return what a person asks in a scenario whose end must not change by when it comes."""
+    fault = rng.choice((None, *_AT_ANY_TIME))
+    if fault is None or spec.minimum_image_age:  # the upgrade may start at that moment
         return []
+    chance = rng.uniform(*_AT_ANY_TIME[fault])
+    return [Happening(at=rng.uniform(200, 500), fault=fault, chance=chance)]
+
+
+def _happenings(rng: random.Random, mood: Mood, active: float) -> list[Happening]:
     drawn = [
         Happening(at=rng.uniform(0, active) ** 2 / active, fault=fault, chance=rng.random())
         for fault in _choose(rng, mood, tuple(_TIMES))
