@@ -1,6 +1,7 @@
 """The orchestrator on a real broker and database, with agents and probers that answer at once."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -174,4 +175,9 @@ async def test_a_set_that_cannot_be_read_holds_up_nobody_else(
                 )
 
             await eventually(postponed, timeout=10)
+            said = json.loads(
+                await pool.fetchval("SELECT waiting FROM fleets WHERE scale_set = '/broken'")
+            )
+            assert said["code"] == "InternalExecutionError"
+            assert "cannot decide on this set" in said["message"]
             assert process.poll() is None

@@ -17,6 +17,7 @@ from rollcall_kit.service import Context
 from rollcall_rollout import Fleet, fold, next_wake, settle
 
 from orchestrator import store
+from orchestrator.metrics import sets_postponed
 from orchestrator.store import Cache
 
 log = structlog.get_logger()
@@ -106,11 +107,12 @@ async def _wake(context: Context, scale_set: str, cache: Cache) -> None:
         await context.transact(work)
     except DATABASE_AWAY:
         raise
-    except Exception:
+    except Exception as error:
         # One set that cannot be read or decided must not hold up the others, nor end the service.
         log.exception("set_postponed", scale_set=scale_set)
+        sets_postponed.inc()
         async with context.database.acquire() as connection:
-            await store.postpone(connection, scale_set, now + POSTPONED)
+            await store.postpone(connection, scale_set, now + POSTPONED, error)
 
 
 def _log(decided: Sequence[e.Event]) -> None:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 HOST_SILENT = timedelta(seconds=30)
 NEVER = timedelta(days=36_500)
+INTERNAL = "InternalExecutionError"  # Azure's code for an error of its own
 
 
 @dataclass(slots=True)
@@ -115,10 +116,20 @@ async def try_lock(connection: Connection, scale_set: str) -> bool:
     return bool(taken)
 
 
-async def postpone(connection: Connection, scale_set: str, until: datetime) -> None:
-    """Leave a set alone for a while, after it could not be decided."""
+async def postpone(
+    connection: Connection, scale_set: str, until: datetime, error: Exception
+) -> None:
+    """Leave a set alone for a while, after it could not be decided, and have it say so."""
+    message = (
+        f"The orchestrator cannot decide on this set ({type(error).__name__}), and tries again at "
+        f"{until:%Y-%m-%d %H:%M:%S}Z: its log says why, at set_postponed."
+    )
+    awaited = {"code": INTERNAL, "message": message, "until": until.isoformat()}
     await connection.execute(
-        "UPDATE fleets SET wake_at = $2 WHERE scale_set = $1", scale_set, until
+        "UPDATE fleets SET wake_at = $2, waiting = $3 WHERE scale_set = $1",
+        scale_set,
+        until,
+        json.dumps(awaited),
     )
 
 
