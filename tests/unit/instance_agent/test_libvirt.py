@@ -23,6 +23,7 @@ DOMAIN = """<domain type='qemu'><name>x</name>
   <disk type='file' device='disk'><source file='/d'/><target dev='vdb'/></disk>
   <disk type='file' device='disk'>
     <source file='/e'/><target dev='vdc'/><serial>data-0</serial></disk>
+  <disk type='block' device='lun'><source dev='/dev/y'/><target dev='sdb'/></disk>
 </devices></domain>"""
 
 words = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1)
@@ -60,7 +61,11 @@ def test_which_disk_is_which() -> None:
     domain = DomainXml(DOMAIN)
     assert os_disk(domain) == "vda"
     found = data_disks(domain, Claim(scale_set="s", os_target="vda"))
-    assert {lun: disk.target for lun, disk in found.items()} == {0: "vdc", 1: "vdb"}
+    assert {lun: disk.target for lun, disk in found.items()} == {
+        0: "vdc",
+        1: "vdb",
+        2: "sdb",
+    }
     assert [target_name(each) for each in (0, 25, 26, 701)] == ["vda", "vdz", "vdaa", "vdzz"]
 
 

@@ -21,6 +21,7 @@ from instance_agent.domain.libvirt.nodes import (
 )
 
 _DISCARD = " discard='unmap'"
+_HOLDS_DATA = ("disk", "lun")  # the latter: a block device whose commands are passed on to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +178,7 @@ def data_disks(domain: DomainXml, claim: Claim) -> dict[int, DiskView]:
     others = [
         disk
         for disk in domain.disks()
-        if disk.device == "disk" and disk.target not in (claim.os_target, claim.seed_target)
+        if disk.device in _HOLDS_DATA and disk.target not in (claim.os_target, claim.seed_target)
     ]
     found = {}
     for disk in others:
