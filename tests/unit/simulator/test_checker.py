@@ -212,6 +212,17 @@ def say_nothing_new(fleet: Fleet, decided: list[e.Event]) -> list[e.Event]:
     return [e.BatchHeld(scale_set=SET, upgrade_id="another", code="x")] if decided else []
 
 
+def leave_one_behind(fleet: Fleet, now: datetime) -> Decided:
+    _, decided = settle(fleet, now)
+    decided = [
+        ev.model_copy(update={"instance_ids": ev.instance_ids[1:]})
+        if isinstance(ev, e.UpgradeStarted) and ev.rollback_of is not None
+        else ev
+        for ev in decided
+    ]
+    return evolve(fleet, decided, now), decided
+
+
 def forget_a_mark(fleet: Fleet, now: datetime) -> Decided:
     after, decided = settle(fleet, now)
     if after.unsaved is not None and after.unsaved.instances:
@@ -393,6 +404,23 @@ CASES = [
         promise=invariants.held_versions_wait,
         rules=blind(lambda fleet: replace(fleet, holds={})),
         happenings=at(90, Fault.HOLD, 0.9),
+    ),
+    Case(
+        promise=invariants.held_versions_come_to_nobody,
+        rules=blind(lambda fleet: replace(fleet, holds={})),
+        spec={"automatic_os_upgrade": False},
+        happenings=(*at(60, Fault.HOLD, 0.9), *at(90, Fault.REIMAGE, 0.1)),
+    ),
+    Case(
+        promise=invariants.held_versions_come_to_nobody,
+        rules=blind(lambda fleet: replace(fleet, holds={})),
+        spec={"automatic_os_upgrade": False},
+        happenings=(*at(60, Fault.HOLD, 0.9), *at(90, Fault.SCALE, 0.9)),
+    ),
+    Case(
+        promise=invariants.a_rollback_leaves_nobody_behind,
+        rules=Rules(settle=leave_one_behind),
+        happenings=at(400, Fault.ROLLBACK),
     ),
     Case(
         promise=invariants.upgrades_start_by_the_model,

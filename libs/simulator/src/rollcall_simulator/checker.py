@@ -59,6 +59,7 @@ class Checker:
         ledger = self.ledger
         for delivery in step.deliveries:
             ledger.deliver(delivery, step.now)
+        ledger.published = step.folded.images
         for decided in step.decided:
             check_decided(ledger, decided, step.now)
             if isinstance(decided, e.BatchStarted):

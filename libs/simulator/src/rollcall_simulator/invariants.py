@@ -605,12 +605,49 @@ def held_versions_wait(ledger: Ledger, event: e.Event, now: datetime) -> str | N
         by, image = ledger.upgrade.by, ledger.upgrade.image
     if by is not StartedBy.PLATFORM:
         return None
-    hold = ledger.holds.get(image.version)
-    if hold is None:
+    if not ledger.is_held(image.version):
         return None
-    own = hold.by_set.lower() == ledger.spec.scale_set.lower()
-    applies = hold.quarantine if own else ledger.spec.hold_faulted_versions
-    return f"Version {image.version} is held by {hold.by_set}." if applies else None
+    return f"Version {image.version} is held by {ledger.holds[image.version].by_set}."
+
+
+@_at(e.InstancesCreateRequested, e.InstancesUpgradeRequested, e.BatchStarted)
+def held_versions_come_to_nobody(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """No new instance, deployment, new OS disk or batch brings a version that is held, or was
+    rolled back in the set, while another one is published; unless a person overrode that, asked for
+    the version before, or pinned the version."""
+    upgrade = ledger.upgrade
+    if not ledger.follows_latest() or (upgrade is not None and upgrade.forced):
+        return None
+    if isinstance(event, e.InstancesCreateRequested | e.InstancesUpgradeRequested):
+        version = event.image.version
+    elif upgrade is not None:
+        version = upgrade.image.version
+    else:
+        return None
+    free = [
+        image.version
+        for image in ledger.published
+        if not image.exclude_from_latest and not ledger.is_held(image.version)
+    ]
+    if not free or not ledger.is_held(version):
+        return None
+    return f"Version {version} is held, and {', '.join(free)} is not."
+
+
+@_at(e.UpgradeCompleted)
+def a_rollback_leaves_nobody_behind(ledger: Ledger, event: e.Event, now: datetime) -> str | None:
+    """A rollback that is completed leaves no instance on the version that it leads away from, but
+    those that it named as left out, and those that failed on the way."""
+    upgrade = ledger.upgrade
+    if upgrade is None or upgrade.rollback_of is None:
+        return None
+    behind = []
+    for id in upgrade.leaving & ledger.instances.keys():
+        instance, part = ledger.instances[id], upgrade.parts.get(id)
+        named = part is not None and part.state in (SKIPPED, BAD)
+        if instance.version == upgrade.rollback_of and instance.phase != DELETING and not named:
+            behind.append(id)
+    return f"Left are {', '.join(sorted(behind))}." if behind else None
 
 
 @_at(e.UpgradeStarted)

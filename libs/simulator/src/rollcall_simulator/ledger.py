@@ -123,6 +123,7 @@ class Rollout:
     deferred: bool
     started: datetime
     parts: dict[str, Part]
+    leaving: frozenset[str] = frozenset()  # who ran the version that a rollback leads away from
     batches: int = 0
     open: set[int] = field(default_factory=set)
     last_end: datetime | None = None  # of a batch
@@ -161,6 +162,7 @@ class Ledger:
         self.approved: tuple[str, frozenset[str]] | None = None  # hook's version or upgrade, ids
         self.scheduled: str | None = None  # version that the scheduling hook let go
         self.withdrawn: set[str] = set()
+        self.published: tuple[Image, ...] = ()  # of the model's line, as the set may see them
 
     # --- counts -----------------------------------------------------------------------------------
 
@@ -176,6 +178,14 @@ class Ledger:
         """Return how many of n may be unhealthy: the percent, rounded down, or the count."""
         percent = n * policy.max_unhealthy_instance_percent // 100
         return max(percent, policy.max_unhealthy_instance_count)
+
+    def is_held(self, version: str) -> bool:
+        """Say whether the set is to keep off a version: held for others, or rolled back in it."""
+        hold = self.holds.get(version)
+        if hold is None:
+            return False
+        own = hold.by_set.lower() == self.spec.scale_set.lower()
+        return hold.quarantine if own else self.spec.hold_faulted_versions
 
     # --- what is delivered ------------------------------------------------------------------------
 
@@ -484,6 +494,11 @@ class Ledger:
             deferred=event.deferred,
             started=now,
             parts={id: Part(phase=event.phases.get(id, float("inf"))) for id in event.instance_ids},
+            leaving=frozenset(
+                instance.id
+                for instance in self.instances.values()
+                if event.rollback_of is not None and instance.version == event.rollback_of
+            ),
         )
 
     def _complete_hook(self, event: e.LifecycleHookCompleted) -> None:
