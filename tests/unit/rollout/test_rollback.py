@@ -99,6 +99,18 @@ def test_a_quarantine_holds_also_over_a_model_update_and_ends_by_a_release() -> 
     assert set(told.versions_now().values()) == {"1.1"}
 
 
+def test_a_bad_version_that_was_withdrawn_is_quarantined_for_when_it_is_published_again() -> None:
+    told = upgraded(4)
+    told.tell(e.ImageWithdrawn(image=image("1.1")))
+    told.tell(BACK)
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+    told.tell(e.ImagePublished(image=image("1.1")))
+    told.run()
+    assert set(told.versions_now().values()) == {"1.0"}
+    assert told.last(e.UpgradeHeld).error.code == WaitCode.VERSION_HELD
+
+
 def test_a_newer_version_goes_on_after_a_rollback() -> None:
     told = upgraded()
     told.tell(BACK)

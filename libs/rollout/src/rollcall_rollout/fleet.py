@@ -40,6 +40,7 @@ class Fleet:
     rollback_requested: bool = False
     hook: Hook | None = None
     last_version: str | None = None  # what the last upgrade brought; a rollback leads away from it
+    last_image: Image | None = None  # the same: it may have been withdrawn since
     batch_seconds: tuple[float, ...] = ()  # how long the last batches took
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by version of the model's line
     room: Mapping[str, int] = field(default_factory=dict)  # by host, of those that have a limit

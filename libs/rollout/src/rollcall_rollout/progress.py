@@ -151,7 +151,10 @@ def _end(
         # New OS disks of the same version leave no other to go back to.
         target = upgrade.image.version
         changed = any(member.from_version != target for member in touched)
-        draft.put(last_version=target if changed else None)
+        draft.put(
+            last_version=target if changed else None,
+            last_image=upgrade.image if changed else None,
+        )
     else:
         draft.put(rollback_requested=False)  # its cancellation was all that there was to undo
     if status is not UpgradeStatus.COMPLETED or any(_did_not_succeed(m) for m in members):
@@ -168,7 +171,8 @@ def _end_rollback(draft: Draft, upgrade: Upgrade, bad: str) -> None:
     for instance in left:
         if instance.previous_version is None:  # made from the bad version
             draft.put_instance(replace(instance, previous_version=upgrade.image.version))
-    draft.put(last_version=bad if left else None)
+    if not left:
+        draft.put(last_version=None, last_image=None)
 
 
 def _did_not_succeed(member: Member) -> bool:

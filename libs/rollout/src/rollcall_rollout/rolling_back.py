@@ -97,8 +97,10 @@ def _previous(there: list[Instance]) -> str | None:
 
 
 def _quarantine(fleet: Fleet, bad: str, upgrade_id: str, words: str) -> list[e.Event]:
-    known = fleet.holds.get(bad)
-    image = next((image for image in fleet.images if image.version == bad), None)
+    """Keep the set off the bad version, also when that was withdrawn: it may be published again."""
+    known, image = fleet.holds.get(bad), fleet.last_image
+    if image is None or image.version != bad or image.stream != fleet.spec.image.stream:
+        image = next((image for image in fleet.images if image.version == bad), None)
     if image is None or (known is not None and known.quarantine):
         return []
     return [_held(fleet, image, upgrade_id, f"version {bad} was rolled back by a person{words}")]

@@ -222,6 +222,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
         rollback_requested=draw(st.booleans()),
         hook=draw(st.one_of(st.none(), hooks(upgrade.id if upgrade else None, list(instances)))),
         last_version=draw(st.sampled_from([None, "1.1", "1.2"])),
+        last_image=draw(st.sampled_from([None, image("1.1"), image("1.2")])),
         batch_seconds=draw(st.sampled_from([(), (100.0, 900.0)])),
         holds=draw(st.dictionaries(st.sampled_from(["1.1", "1.2"]), st.just(hold))),
         room=draw(st.dictionaries(st.sampled_from(["host-1", "host-2"]), st.integers(0, 2))),

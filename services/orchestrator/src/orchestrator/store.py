@@ -159,6 +159,7 @@ async def lock(connection: Connection, scale_set: str, cache: Cache) -> Fleet | 
         rollback_requested=row["rollback_requested"],
         hook=rows.hook(row["hook"]),
         last_version=row["last_version"],
+        last_image=Image.model_validate_json(row["last_image"]) if row["last_image"] else None,
         batch_seconds=tuple(json.loads(row["batch_seconds"])),
     )
     return await with_images(connection, fleet)
@@ -286,7 +287,7 @@ async def _bury(connection: Connection, fleet: Fleet, token: UUID, now: datetime
 _FLEET_COLUMNS = (
     "scale_set", "token", "spec", "image_stream", "deleted", "next_id", "barred_version", "held",
     "start_requested", "start_override", "start_reason", "rollback_requested", "hook",
-    "last_version", "batch_seconds", "waiting", "wake_at", "start_reimage",
+    "last_version", "batch_seconds", "waiting", "wake_at", "start_reimage", "last_image",
 )  # fmt: skip  # one name per line would hide that these are one list
 _SAVE_FLEET = (
     f"INSERT INTO fleets ({', '.join(_FLEET_COLUMNS)})"
@@ -322,6 +323,7 @@ async def _save_fleet(
         json.dumps({"code": awaited.code, "message": awaited.message, "until": until}),
         wake_at,
         fleet.start_reimage,
+        fleet.last_image.model_dump_json() if fleet.last_image else None,
     )
 
 
