@@ -6,13 +6,14 @@ from datetime import timedelta
 
 from hypothesis import HealthCheck, given, settings
 from orchestrator import store
+from orchestrator.handlers import advance
 from orchestrator.store import Cache
-from rollcall_contracts.events import AgentSeen
+from rollcall_contracts import events as e
 from rollcall_kit.database import open_pool
 from rollcall_kit.outbox import Connection
 from rollcall_rollout import Fleet, next_wake, settle
 from rollcall_testing.arbitrary import fleets
-from rollcall_testing.fleets import SET, START, fleet
+from rollcall_testing.fleets import SET, START, fleet, spec
 from rollcall_testing.seeding import prepare
 
 
@@ -74,7 +75,7 @@ async def test_hosts_are_known_as_their_agents_last_said(database_url: str) -> N
             await undo.start()
             for blind in ((True, True), (False, True)):
                 seen = [
-                    AgentSeen(host=f"h-{n}", driver="qemu", tcp_probe_proves_guest=not each)
+                    e.AgentSeen(host=f"h-{n}", driver="qemu", tcp_probe_proves_guest=not each)
                     for n, each in enumerate(blind)
                 ]
                 await store.note_hosts(connection, seen, START)
@@ -84,3 +85,39 @@ async def test_hosts_are_known_as_their_agents_last_said(database_url: str) -> N
         await pool.close()
     assert {"h-0", "h-1"} <= set(known.hosts)
     assert known.blind_hosts == {"h-1"}
+
+
+async def _known_after(database_url: str, *told: e.Event) -> bool | None:
+    """Tell a set one event after another; return whether it is deleted, None when it is unknown."""
+    pool = await open_pool(database_url)
+    await prepare(pool)
+    try:
+        async with pool.acquire() as connection:
+            undo = connection.transaction()
+            await undo.start()
+    pool = await open_pool(database_url)
+    await prepare(pool)
+    try:
+        async with pool.acquire() as connection:
+            undo = connection.transaction()
+            await undo.start()
+            for event in told:
+                await advance(connection, SET, [event], START, Cache())
+            known = await store.lock(connection, SET, Cache())
+            await undo.rollback()
+    finally:
+        await pool.close()
+    return None if known is None else known.deleted
+
+
+def test_a_model_that_its_deletion_has_overtaken_makes_no_set(database_url: str) -> None:
+    deleted = e.ScaleSetDeleted(scale_set=SET, revision=2)
+    older, newer = (
+        e.ScaleSetChanged(scale_set=SET, spec=spec(1, revision=revision)) for revision in (1, 3)
+    )
+    resumed = e.UpgradeResumeRequested(scale_set=SET)
+    assert asyncio.run(_known_after(database_url, resumed)) is None
+    assert asyncio.run(_known_after(database_url, deleted)) is True
+    assert asyncio.run(_known_after(database_url, deleted, older)) is True
+    assert asyncio.run(_known_after(database_url, older, deleted)) is True
+    assert asyncio.run(_known_after(database_url, deleted, older, newer)) is False

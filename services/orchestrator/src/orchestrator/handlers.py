@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from rollcall_contracts import events as e
+from rollcall_contracts.model import ImageReference, Provisioning, ScaleSetSpec
 from rollcall_kit.database import DATABASE_AWAY
 from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
@@ -62,11 +63,10 @@ async def advance(
     loaded = await store.lock(connection, scale_set, cache)
     before = loaded
     if loaded is None:
-        created = next((ev for ev in events if isinstance(ev, e.ScaleSetChanged)), None)
-        if created is None:
+        loaded = _first_known(scale_set, events)
+        if loaded is None:
             log.info("event_ignored", scale_set=scale_set, why="unknown scale set")
             return []
-        loaded = Fleet(spec=created.spec)
     folded, accepted = fold(loaded, events, now)
     moved = before is None or folded.spec.image.stream != before.spec.image.stream
     if moved or not events:  # by time: also what changed of an image without an event
@@ -78,6 +78,29 @@ async def advance(
     )
     _log(decided)
     return [*(event for event in accepted if isinstance(event, REPORTS)), *decided]
+
+
+def _first_known(scale_set: str, events: Sequence[e.Event]) -> Fleet | None:
+    """Return a set of which nothing was known: as its first model says, or already deleted.
+
+    A deletion that has overtaken its model is kept, so that the model, which comes later and is
+    older, makes no set that nobody owns.
+    """
+    created = next((ev for ev in events if isinstance(ev, e.ScaleSetChanged)), None)
+    if created is not None:
+        return Fleet(spec=created.spec)
+    deleted = next((ev for ev in events if isinstance(ev, e.ScaleSetDeleted)), None)
+    if deleted is None:
+        return None
+    none = ImageReference(publisher="", offer="", sku="")
+    spec = ScaleSetSpec(
+        scale_set=scale_set,
+        location="",
+        capacity=0,
+        image=none,
+        provisioning=Provisioning(generation=0),
+    )
+    return Fleet(spec=spec)
 
 
 async def tick(context: Context, *, cache: Cache) -> None:
