@@ -120,7 +120,7 @@ class Folders:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("disks") / disk)
         fresh.rename(self.os)
-        _sync(self.top)
+        sync(self.top)
 
     def refuse_other(self, disk: str, instance: str) -> None:
         """Raise OperationFailed where another OS disk is in place than the one to start from."""
@@ -265,11 +265,12 @@ def _write(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Return when a file's content, or a folder's names, outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,7 @@ from instance_agent.archive import unsafe
 from instance_agent.decompress import decompress
 from instance_agent.domain.data_disks import HEAD, DataDisk, identify
 from instance_agent.domain.qemu import compression, image_format
+from instance_agent.drivers.files import sync
 from instance_agent.drivers.qemu.programs import call
 from instance_agent.failures import OperationFailed
 from instance_agent.space import need
@@ -133,6 +134,18 @@ async def make_overlay(image: Path, disk: Path, size: int) -> None:
         *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", BASE, OVERLAY, *wanted),
         folder=disk,
     )
+
+
+async def name_disk(part: Path, place: Path) -> None:
+    """Give an OS disk its name, once its files, which are small, outlive a loss of power."""
+
+    def work() -> None:
+        for each in (part / OVERLAY, part / SEED, part):
+            sync(each)
+        part.rename(place)
+        sync(place.parent)
+
+    await _in_thread(work)
 
 
 def make_data_disk(file: Path, size: int) -> None:

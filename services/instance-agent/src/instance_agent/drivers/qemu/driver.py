@@ -139,7 +139,7 @@ class QemuDriver:
         await disks.make_overlay(image, part, self._settings.qemu_os_disk_bytes)
         await build_seed(part / disks.SEED, ref, disk, new.custom_data)
         folders.write_down(disk)
-        part.rename(place)
+        await disks.name_disk(part, place)
 
     async def stop(self, ref: InstanceRef, grace: float) -> None:
         """Press the power button, then have QEMU quit, then kill it."""
