@@ -335,6 +335,27 @@ async def test_domains_take_turns_to_boot_with_all_agents_of_the_machine(
     assert isinstance(await asked, InstanceCreated)
 
 
+async def test_the_console_of_each_boot_is_kept_until_the_instance_goes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instance_agent.drivers.libvirt.machines._LOGS_KEPT", 2)
+    pool, driver = rig.daemon.pool, rig.host.driver
+    ref = InstanceRef(scale_set=SET, instance_id="0")
+    assert isinstance(await rig.ask(Operation.CREATE, 1, "1.0.0"), InstanceCreated)
+    said = []
+    for attempt in (2, 3, 4):
+        await eventually(lambda: driver.console(ref))
+        said.append(await driver.console(ref))
+        upgraded = await rig.ask(Operation.UPGRADE, attempt, f"{attempt}.0.0")
+        assert isinstance(upgraded, InstanceUpgraded), upgraded
+        await rig.commit(attempt)
+    logs = sorted(pool.glob("*-boot-*.log"))
+    assert [log.name[-10:] for log in logs] == ["000002.log", "000003.log"]
+    assert [log.read_text().strip() for log in logs] == said[1:]
+    await rig.ask(Operation.DELETE, 5)
+    assert list(pool.iterdir()) == []
+
+
 async def test_snapshots_and_saved_memory_are_refused_before_anything_is_touched(rig: Rig) -> None:
     rig.define("web-1", 29001)
     await rig.booted("web-1", "1")

@@ -271,6 +271,7 @@ class LibvirtDriver:
         refuse_saved(domain)
         try:
             if not domain.isActive():
+                self._machines.keep_console(connection, ref)
                 domain.create()
         except libvirt.libvirtError as error:
             raise OperationFailed(

@@ -35,6 +35,8 @@ from instance_agent.failures import OperationFailed
 
 log = structlog.get_logger()
 
+_BOOT = "boot-"  # begins what follows an instance's name in that of a boot's log
+_LOGS_KEPT = 10  # of boots before the present one
 _OVERLAID, _RAW = ".qcow2", ".raw"  # bases that disks stand on, and those that are copied
 OS_TARGET, SEED_TARGET = target_name(0), target_name(701)  # of domains that we make
 
@@ -230,6 +232,26 @@ class Machines:
                 xml.point(target, source)
         connection.defineXML(xml.text())
 
+    def keep_console(self, connection: Any, ref: InstanceRef) -> None:
+        """Keep what the boot before wrote to the console: the next one begins its file anew.
+
+        Where that file is in the pool, and the domain one that we made.
+        """
+        domain, claim = self._found(connection, ref)
+        place = Path(definition(domain).console())
+        pool = self.pool(connection)
+        if claim.adopted or str(place.parent) != pool.folder():
+            return
+        begin = f"{self._name(ref)}-{_BOOT}"
+        try:
+            kept = sorted(name for name in pool.names() if name.startswith(begin))
+            last = int(kept[-1].removeprefix(begin).partition(".")[0]) if kept else 0
+            pool.copy(place.name, f"{begin}{last + 1:06d}.log")
+            for name in kept[: -_LOGS_KEPT + 1]:
+                pool.drop(name)
+        except bindings().libvirtError as error:  # no reason not to start it
+            log.warning("console_not_kept", instance=ref.instance_id, why=str(error))
+
     def observe(self, connection: Any, ref: InstanceRef) -> Observation:
         """Look at a domain's state, its definition and its volumes."""
         found = self.claims.find(connection, ref)
@@ -263,12 +285,16 @@ class Machines:
         self._drop_volumes(connection, ref, fewer)
 
     def _drop_volumes(self, connection: Any, ref: InstanceRef, claim: Claim | None) -> None:
-        """Drop an instance's volumes that its facts do not name; data disks go with it only."""
+        """Drop an instance's volumes that its facts do not name.
+
+        Data disks and logs go with the instance only.
+        """
         pool = self.pool(connection)
         begin = f"{self._name(ref)}-"
         wanted = {volume for kept in claim.disks for volume in kept.volumes} if claim else set()
+        lasting = (f"{begin}data-", f"{begin}{_BOOT}")
         for name in sorted(pool.names() - wanted):
-            if name.startswith(begin) and (claim is None or not name.startswith(f"{begin}data-")):
+            if name.startswith(begin) and (claim is None or not name.startswith(lasting)):
                 pool.drop(name)
             if claim is None and name == f"{self._name(ref)}.log":
                 pool.drop(name)

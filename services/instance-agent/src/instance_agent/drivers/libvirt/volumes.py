@@ -200,6 +200,13 @@ class Pool:
         self.refresh()  # libvirt itself reads what the file holds now
         self._pool().createXML(_volume(name + _COMPLETE, 4096, "raw"), 0)
 
+    def copy(self, name: str, to: str) -> None:
+        """Make a volume with the content that another one has now, if that is there and has any."""
+        volume = self.find(name)
+        size = volume.info()[1] if volume is not None else 0
+        if size:
+            self._pool().createXMLFrom(_volume(to, size, "raw"), volume, 0)
+
     def drop_base(self, name: str) -> None:
         """Delete a base."""
         self.drop(name + _COMPLETE)
