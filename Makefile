@@ -79,7 +79,7 @@ demo-docker: install ## two upgrades of ten containers of a Docker engine: one g
 up: install ## the whole stack on this machine, until Ctrl-C (ARGS="--config FILE")
 	@$(BIN)/rollcall up $(ARGS)
 
-bench: install ## measure: overhead of a rollout, rate of the control plane
+bench: install ## measure: overhead of a rollout, swaps of each driver, rate of the control plane
 	$(BIN)/python -m benchmarks $(ARGS)
 
 simulate: install ## rollouts in virtual time with every promise checked, on all cores (SEEDS=20000)
