@@ -8,6 +8,7 @@ from rollcall_contracts.events import (
     BatchHeld,
     BatchStarted,
     InstanceHealthy,
+    InstanceRestored,
     InstanceUpgraded,
     UpgradeCompleted,
     UpgradeStarted,
@@ -69,6 +70,16 @@ async def test_explain_a_running_upgrade(fleet: Any) -> None:
     await fleet.append(started(fleet.set, id))
     await fleet.append(
         InstanceHealthy(scale_set=fleet.set, instance_id="0", attempt=1, reason="HTTP 200"),
+        InstanceRestored(
+            scale_set=fleet.set,
+            instance_id="1",
+            attempt=2,
+            version="1.0.0",
+            generation=1,
+            address="10.0.0.1",
+            port=80,
+            reason="its console ended with: panic",  # shown with the instance
+        ),
         BatchHeld(scale_set=fleet.set, upgrade_id=id, code="Paused", reason="A person paused."),
     )
     shown = await fleet.get(f"{fleet.set}/explain")

@@ -14,7 +14,12 @@ from http_api.domain.present.explanations import LogRow, Rows
 RECENT = 100_000  # entries of a set's log that are looked through, at most
 UPGRADES_MEASURED = 5
 ENDED = ("upgrade.completed.v1", "upgrade.faulted.v1", "upgrade.cancelled.v1")
-SEEN = ("instance.healthy.v1", "instance.unhealthy.v1", "probe.requested.v1")
+SEEN = (
+    "instance.healthy.v1",
+    "instance.unhealthy.v1",
+    "instance.restored.v1",
+    "probe.requested.v1",
+)
 _HOOK_STARTED = "lifecycle_hook.started.v1"
 _HOOK_COMPLETED = "lifecycle_hook.completed.v1"
 _RECENT = (
@@ -26,8 +31,8 @@ _RECENT = (
 async def decisions(connection: Connection, stream: str, *, limit: int) -> list[LogRow]:
     """Return the newest entries that were decided, or asked for by people, newest first.
 
-    What the rules decide carries its reason; what agents report does not. What probers saw does,
-    and would hide the rest.
+    What the rules decide carries its reason; what agents report mostly does not. What probers saw
+    does, and the consoles of boots that failed, which would hide the rest.
     """
     rows = await connection.fetch(
         f"SELECT sequence, time, type, body FROM event_view WHERE {_RECENT} "
