@@ -274,6 +274,88 @@ async def test_no_secret_is_kept_in_the_clear_or_given_back(templates: Templates
         assert SECRET not in str(text)
 
 
+def nested(name: str, inner: Any, **properties: Any) -> dict[str, Any]:
+    """Return a resource that deploys a template."""
+    inside = {"mode": "Incremental", "template": inner, **properties}
+    made = kept(name, "Microsoft.Resources/deployments", properties=inside)
+    del made["location"]
+    return made
+
+
+async def test_a_secret_of_an_outer_template_is_one_in_the_inner_ones(
+    templates: Templates,
+) -> None:
+    secure = {"p": {"type": "securestring"}}
+    shows = {"o": {"type": "string", "value": "[parameters('p')]"}}
+    scope = {"expressionEvaluationOptions": {"scope": "inner"}}
+    given = {"p": {"value": "[parameters('p')]"}}
+    body = template(
+        nested("outer-scope", template(kept("net"), outputs=shows)),
+        nested(
+            "inner-scope",
+            template(parameters={"p": {"type": "string"}}, outputs=shows),
+            parameters=given,
+            **scope,
+        ),
+        nested(
+            "literal",
+            template(parameters={"p": {**secure["p"], "defaultValue": f"{SECRET}!"}}),
+            parameters={"p": {"value": SECRET}},
+            **scope,
+        ),
+        parameters=secure,
+        outputs={
+            "through": {"type": "object", "value": "[reference('outer-scope').outputs]"},
+            "also": {"type": "object", "value": "[reference('inner-scope')]"},
+            "own": {"type": "object", "value": "[deployment()]"},
+        },
+    )
+    given_here = {"p": {"value": SECRET}}
+    document = {"properties": {"mode": "Incremental", "template": body, "parameters": given_here}}
+    seen = {"ended": json.dumps(await templates.deploy(body, parameters=given_here))}
+    assert '"provisioningState": "Succeeded"' in seen["ended"], seen["ended"]
+    for action in ("whatIf", "validate"):
+        answer = await templates.api.ask("POST", f"{templates.path()}/{action}", document)
+        assert answer.status_code == 200, answer.text
+        seen[action] = answer.text
+    for name in ("main", "outer-scope", "inner-scope", "literal"):
+        seen[name] = json.dumps(await templates.api.get(templates.path(name)))
+        operations = await templates.api.get(templates.path(name) + "/operations")
+        seen[f"{name} operations"] = json.dumps(operations)
+        exported = await templates.api.ask("POST", templates.path(name) + "/exportTemplate")
+        seen[f"{name} exported"] = exported.text
+    seen["rows"] = str(await templates.api.pool.fetch("SELECT * FROM deployments"))
+    assert [where for where, text in seen.items() if SECRET in text] == []
+    outputs = (await templates.api.get(templates.path("inner-scope")))["properties"]["outputs"]
+    assert outputs == {"o": {"type": "SecureString"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        template(outputs={"o": {"type": "object", "value": {"a": "[json('1e999')]"}}}),
+        template(outputs={"o": {"type": "string", "value": "[uriComponentToString('%00')]"}}),
+        template(outputs={"o": {"type": "int", "value": "[int(json('1e999'))]"}}),
+        template(kept("net", properties={"a": "[json('1e999')]"})),
+        template(kept("net", properties={"a": "[json('\"\\ud800\"')]"})),
+        template(kept("[concat('a', uriComponentToString('%00'))]")),
+        template(kept("[uniqueString(json('\"\\ud800\"'))]")),
+        template(parameters={"p": {"type": "object", "defaultValue": {"a": "[json('1e999')]"}}}),
+        template(parameters={"pw": {"type": "securestring"}, "PW": {"type": "string"}}),
+    ],
+)
+async def test_a_template_whose_values_cannot_be_kept_is_refused(
+    templates: Templates, body: dict[str, Any]
+) -> None:
+    properties = {"mode": "Incremental", "template": body}
+    for method, path in (("PUT", ""), ("POST", "/validate"), ("POST", "/whatIf")):
+        answer = await templates.api.ask(
+            method, templates.path() + path, {"properties": properties}
+        )
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["code"] == "InvalidTemplate"
+
+
 async def test_a_deployment_goes_on_where_another_process_left_it(api: Any) -> None:
     """Each step may be the last of a process; the next one goes on (Postgres has all of it)."""
     templates = Templates(api)

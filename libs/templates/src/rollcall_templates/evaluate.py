@@ -24,6 +24,7 @@ from rollcall_templates.expressions import (
 )
 from rollcall_templates.functions import PURE
 from rollcall_templates.limits import MAX_COPIES, MAX_GIVEN, MAX_NAME, MAX_NESTING, Budget
+from rollcall_templates.secure import has_own_scope
 from rollcall_templates.surroundings import Surroundings
 from rollcall_templates.template import Template
 from rollcall_templates.values import FunctionError, Value, is_whole, kind_of, member
@@ -73,7 +74,6 @@ class Frame:
 
 
 TOP = Frame()
-MASK = "*******"  # in the place of a secret
 Lookup = Callable[[str, "str | None"], "list[Request]"]
 
 
@@ -82,7 +82,7 @@ class Evaluator:
 
     `parameter` gives a parameter's value; `lookup` finds what `reference` names; `known` has the
     documents of deployed resources. `tainted` says whether a secure parameter was read since it
-    was last set to false.
+    was last set to false; `cover`, if there is one, gives what then stands in the value's place.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Evaluator:
         self.budget = budget or Budget()
         self.known = known or {}
         self.tainted = False
-        self.masks = False  # values that are made of secure parameters are covered
+        self.cover: Callable[[Value], Value] | None = None
         self.lookup: Lookup | None = None
         self._parameter = parameter
         self._contextual = contextual or {}
@@ -124,9 +124,7 @@ class Evaluator:
         self.budget.spend(1 + len(value) // 100 if isinstance(value, str) else 1)
         if isinstance(value, str):
             try:
-                return (
-                    self._shown(value, frame, path) if self.masks else self.text(value, frame, path)
-                )
+                return self._covered(value, frame, path)
             except Missing:
                 if not partial:
                     raise
@@ -152,6 +150,9 @@ class Evaluator:
                     result[name] = values
                 continue
             name = key
+            if key.lower() == "template" and has_own_scope(value):
+                result[key] = item  # of a deployment in there: it has parameters of its own
+                continue
             if is_expression(key):
                 name = self.expect(key, frame, (*path, key), str, "a string")
             result[name] = self.document(item, frame, (*path, key), partial=partial, depth=depth)
@@ -187,7 +188,11 @@ class Evaluator:
         """Return how many rounds a loop has. Raises TemplateError."""
         if "count" not in loop:
             raise TemplateError("the loop has no 'count'", path=path)
-        count = self.document(loop["count"], replace(frame, runtime=False), (*path, "count"))
+        cover, self.cover = self.cover, None  # how many there are is seen anyway
+        try:
+            count = self.document(loop["count"], replace(frame, runtime=False), (*path, "count"))
+        finally:
+            self.cover = cover
         if isinstance(count, str) and count.isascii() and count.isdigit() and len(count) < 10:
             count = int(count)
         if not is_whole(count) or not 0 <= count <= MAX_COPIES:
@@ -208,14 +213,19 @@ class Evaluator:
             )
         return found
 
-    def _shown(self, text: str, frame: Frame, path: Path) -> Value:
-        """Return what a text stands for; what is made of a secure parameter is covered."""
+    def _covered(self, text: str, frame: Frame, path: Path) -> Value:
+        """Return what a text stands for; what is made of a secure parameter may be covered.
+
+        What the text needs, such as a variable, is evaluated as it is.
+        """
+        cover, self.cover = self.cover, None
         before, self.tainted = self.tainted, False
         try:
             value = self.text(text, frame, path)
-            return MASK if self.tainted else value
+            return cover(value) if cover is not None and self.tainted else value
         finally:
             self.tainted = self.tainted or before
+            self.cover = cover
 
     def text(self, text: str, frame: Frame, path: Path) -> Value:
         """Return what a text of the template stands for."""

@@ -9,6 +9,7 @@ from rollcall_templates.context import fresh_functions
 from rollcall_templates.errors import Path, TemplateError
 from rollcall_templates.evaluate import TOP, Evaluator
 from rollcall_templates.limits import MAX_BODY, Budget, fits_in
+from rollcall_templates.secure import IS_SECURE, SECURE, secured
 from rollcall_templates.surroundings import Fresh, Surroundings
 from rollcall_templates.template import Template
 from rollcall_templates.values import Value, is_whole, kind_of, same
@@ -18,13 +19,15 @@ TYPES: Mapping[str, str] = {
     name.lower(): name
     for name in ("String", "SecureString", "Int", "Bool", "Object", "SecureObject", "Array")
 }
-SECURE = frozenset({"SecureString", "SecureObject"})
 _BOUNDS = ("minValue", "maxValue", "minLength", "maxLength")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """The parameters' values, and their types by name. Those of a secure type never leave here."""
+    """The parameters' values, and their types by name. Those of a secure type never leave here.
+
+    What is made of a secret is of a secure type, whatever the template says of it.
+    """
 
     values: Mapping[str, Value]
     types: Mapping[str, str]
@@ -49,7 +52,7 @@ def read_parameters(
 
     `given` is what the deployment gives: `{"name": {"value": …}}`.
     """
-    supplied = _supplied(template, given)
+    supplied, secrets = _supplied(template, given)
     types = {name: _type(name, item) for name, item in template.parameters.items()}
     names = {name.lower(): name for name in template.parameters}
     values: dict[str, Value] = {}
@@ -61,11 +64,13 @@ def read_parameters(
         if known is None:
             raise unknown(name, template)
         if known in values:
+            evaluator.tainted = evaluator.tainted or known.lower() in secrets
             return values[known]
         if known in being_read:
             circle = " -> ".join([*being_read[being_read.index(known) :], known])
             raise TemplateError(f"parameters depend on each other in a circle: {circle}")
         being_read.append(known)
+        before, evaluator.tainted = evaluator.tainted, known.lower() in secrets
         path: Path = ("parameters", known)
         item = template.parameters[known]
         if known.lower() in supplied:
@@ -81,9 +86,13 @@ def read_parameters(
                 path=path,
             )
         if not (value is None and item.get("nullable") is True):
-            _check(known, types[known], item, value, evaluator)
+            hidden = evaluator.tainted or types[known] in SECURE
+            _check(known, types[known], item, value, evaluator, hidden=hidden)
         values[known] = value
         being_read.pop()
+        if evaluator.tainted or types[known] in SECURE:
+            secrets.add(known.lower())
+        evaluator.tainted = before or known.lower() in secrets
         return value
 
     evaluator = Evaluator(
@@ -95,7 +104,12 @@ def read_parameters(
         raise TemplateError(
             f"the parameters have more than {MAX_BODY} characters in all", path=("parameters",)
         )
-    return Parameters(values={name: values[name] for name in template.parameters}, types=types)
+    return Parameters(
+        values={name: values[name] for name in template.parameters},
+        types={
+            name: secured(kind) if name.lower() in secrets else kind for name, kind in types.items()
+        },
+    )
 
 
 def unknown(name: str, template: Template) -> TemplateError:
@@ -106,9 +120,10 @@ def unknown(name: str, template: Template) -> TemplateError:
     return TemplateError(f"the template has no parameter '{name[:100]}'{hint}")
 
 
-def _supplied(template: Template, given: Any) -> dict[str, Value]:
+def _supplied(template: Template, given: Any) -> tuple[dict[str, Value], set[str]]:
+    """Return the values that are given, and the names of those that are said to be secret."""
     if given is None:
-        return {}
+        return {}, set()
     if not isinstance(given, Mapping):
         raise TemplateError(f"'parameters' must be an object, and is {kind_of(given)}")
     if isinstance(given.get("parameters"), Mapping) and "contentVersion" in given:
@@ -117,6 +132,7 @@ def _supplied(template: Template, given: Any) -> dict[str, Value]:
         )
     known = {name.lower() for name in template.parameters}
     supplied: dict[str, Value] = {}
+    secrets: set[str] = set()
     for name, item in given.items():
         if name.lower() not in known:
             raise TemplateError(
@@ -136,7 +152,9 @@ def _supplied(template: Template, given: Any) -> dict[str, Value]:
         if name.lower() in supplied:
             raise TemplateError(f"the parameter '{name}' is given twice, in another case")
         supplied[name.lower()] = item["value"]
-    return supplied
+        if item.get(IS_SECURE) is True:
+            secrets.add(name.lower())
+    return supplied, secrets
 
 
 def _type(name: str, item: Mapping[str, Any]) -> str:
@@ -166,9 +184,15 @@ def fits(kind: str, value: Value) -> bool:
 
 
 def _check(
-    name: str, kind: str, item: Mapping[str, Any], value: Value, evaluator: Evaluator
+    name: str,
+    kind: str,
+    item: Mapping[str, Any],
+    value: Value,
+    evaluator: Evaluator,
+    *,
+    hidden: bool,
 ) -> None:
-    """Raise TemplateError for a value that a parameter must not have; a secure one is not shown."""
+    """Raise TemplateError for a value that a parameter must not have; `hidden` ones say nothing."""
     path: Path = ("parameters", name)
     if not fits(kind, value):
         raise TemplateError(
@@ -178,7 +202,7 @@ def _check(
         )
     allowed = item.get("allowedValues")
     if isinstance(allowed, list) and not _allowed(value, allowed):
-        shown = "" if kind in SECURE else f": {', '.join(map(_brief, allowed))}"
+        shown = "" if hidden else f": {', '.join(map(_brief, allowed))}"
         raise TemplateError(
             f"The provided value for the template parameter '{name}' is not valid. It is not part "
             f"of the allowed values{shown}",
@@ -196,7 +220,7 @@ def _check(
         if measured < limit if bound.startswith("min") else measured > limit:
             what = "length" if bound.endswith("Length") else "value"
             word = "at least" if bound.startswith("min") else "at most"
-            told = "" if kind in SECURE else f", and is {measured}"
+            told = "" if hidden else f", and is {measured}"
             raise TemplateError(
                 f"The provided value for the template parameter '{name}' is not valid. Its {what} "
                 f"must be {word} {limit}{told}",

@@ -19,9 +19,11 @@ from rollcall_templates.evaluate import (
     Missing,
     Request,
 )
-from rollcall_templates.expressions import escaped, is_expression
+from rollcall_templates.expressions import is_expression
 from rollcall_templates.limits import MAX_BODY, MAX_CALLS, MAX_RESOURCES, Budget, fits_in
-from rollcall_templates.parameters import SECURE, TYPES, Parameters, fits, unknown
+from rollcall_templates.nested import nested_properties
+from rollcall_templates.parameters import TYPES, Parameters, fits, unknown
+from rollcall_templates.secure import MASK, SECURE, secured, shown_body
 from rollcall_templates.surroundings import Surroundings
 from rollcall_templates.template import RawResource, Template
 from rollcall_templates.values import FunctionError, Value, kind_of
@@ -77,8 +79,9 @@ class Plan:
     def preview(self, resource: Planned) -> dict[str, Any]:
         """Return what may be shown of what is to be written, as far as it is known beforehand."""
         evaluator = self.evaluator()
-        evaluator.masks = True
-        return _body(evaluator, resource, partial=True)
+        evaluator.cover = lambda _value: MASK
+        shown: dict[str, Any] = shown_body(_body(evaluator, resource, partial=True))
+        return shown
 
     def outputs(self, known: Known) -> dict[str, Any]:
         """Return the outputs as a deployment gives them: `{"name": {"type", "value"}}`.
@@ -521,7 +524,9 @@ def _body(evaluator: Evaluator, resource: Planned, *, partial: bool) -> dict[str
             continue
         path = (*resource.path, key)
         if resource.is_nested_template and key.lower() == "properties":
-            body[key] = _nested(evaluator, item, resource, frame, path, partial=partial)
+            body[key] = nested_properties(
+                evaluator, item, frame, path, own_scope=resource.inner_scope, partial=partial
+            )
         else:
             body[key] = evaluator.document(item, frame, path, partial=partial)
     if not fits_in(body, MAX_BODY):
@@ -529,41 +534,6 @@ def _body(evaluator: Evaluator, resource: Planned, *, partial: bool) -> dict[str
             f"the resource becomes longer than {MAX_BODY} characters", path=resource.path
         )
     return body
-
-
-def _nested(
-    evaluator: Evaluator, item: Any, resource: Planned, frame: Frame, path: Path, *, partial: bool
-) -> Any:
-    """Return a nested deployment's properties; its template is its own, or evaluated out here."""
-    if not isinstance(item, Mapping):
-        raise TemplateError("properties must be an object", path=path)
-    result: dict[str, Any] = {}
-    for key, value in item.items():
-        at = (*path, key)
-        if key.lower() == "template":
-            if resource.inner_scope:
-                result[key] = value
-            else:
-                evaluated = evaluator.document(value, frame, at, partial=partial)
-                result[key] = evaluated if partial else _escaped(evaluated)
-        elif key.lower() != "expressionevaluationoptions":
-            result[key] = evaluator.document(value, frame, at, partial=partial)
-    return result
-
-
-def _escaped(value: Any) -> Any:
-    """Return an evaluated template, whose texts must not be evaluated once more."""
-    match value:
-        case str():
-            return escaped(value)
-        case list():
-            return [_escaped(each) for each in value]
-        case dict():
-            return {
-                f"[{key}" if is_expression(key) else key: _escaped(each)
-                for key, each in value.items()
-            }
-    return value
 
 
 def _outputs(evaluator: Evaluator, template: Template, *, partial: bool = False) -> dict[str, Any]:
@@ -610,9 +580,5 @@ def _output(
             path=(*path, "value"),
         )
     if kind in SECURE or evaluator.tainted:
-        return {"type": kind if kind in SECURE else _secure(kind)}
+        return {"type": secured(kind)}
     return {"type": kind, "value": value}
-
-
-def _secure(kind: str) -> str:
-    return "SecureString" if kind in ("String", "Int", "Bool") else "SecureObject"

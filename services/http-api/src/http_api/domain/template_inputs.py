@@ -7,8 +7,11 @@ from typing import Any
 
 from rollcall_templates.parameters import Parameters
 from rollcall_templates.plan import Plan, make_plan
+from rollcall_templates.secure import shown_template
 from rollcall_templates.surroundings import Surroundings
 from rollcall_templates.template import read_template
+
+from http_api.domain.secrets import redacted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +63,18 @@ def read_inputs(text: str) -> Inputs:
 def deployment_value(
     names: Mapping[str, Any], template: Mapping[str, Any], mode: str
 ) -> dict[str, Any]:
-    """Return what `deployment()` answers."""
+    """Return what `deployment()` answers: of the template what may be shown, as outputs are."""
+    shown = exported(template)
     return {
         **names,
-        "properties": {"template": template, "mode": mode, "provisioningState": "Accepted"},
+        "properties": {"template": shown, "mode": mode, "provisioningState": "Accepted"},
     }
+
+
+def exported(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a template without passwords, and without the values of secure parameters."""
+    shown: dict[str, Any] = redacted(shown_template(template))
+    return shown
 
 
 def plan_of(text: str) -> Plan:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rollcall_templates.evaluate import MASK
 from rollcall_templates.expressions import is_expression
+from rollcall_templates.secure import MASK
 
 # What a server adds to what was written; nobody's template says anything about it.
 _SERVERS_OWN = frozenset(

@@ -37,7 +37,7 @@ from http_api.domain.present.catalog import subscription_json, tenant_json
 from http_api.domain.present.scale_sets import group_json
 from http_api.domain.resource_ids import ResourceId, group_id, resource_id
 from http_api.domain.secrets import redacted
-from http_api.domain.template_inputs import Inputs, read_inputs
+from http_api.domain.template_inputs import Inputs, exported, read_inputs
 from http_api.domain.template_requests import (
     TemplateRequest,
     plan_request,
@@ -430,20 +430,7 @@ async def export_template(deployment: Known, pool: Pool, server: ServerOf) -> Re
     async with pool.acquire() as connection:
         sealed, _ = await deployments.sealed_of(connection, deployment.id.lower())
     text = await _apart(unseal, server.settings.secrets_key, sealed)
-    return JSONResponse({"template": _exported(read_inputs(text).template)})
-
-
-def _exported(template: Any) -> dict[str, Any]:
-    """Return a template without passwords, and secure parameters without their defaults."""
-    shown: dict[str, Any] = redacted(template)
-    parameters = template.get("parameters") or {}
-    shown["parameters"] = {
-        name: {key: value for key, value in item.items() if key != "defaultValue"}
-        if str(item.get("type", "")).lower().startswith("secure")
-        else item
-        for name, item in parameters.items()
-    }
-    return shown
+    return JSONResponse({"template": exported(read_inputs(text).template)})
 
 
 @router.post("/providers/Microsoft.Resources/calculateTemplateHash")
