@@ -23,6 +23,7 @@ SET = f"{GROUP}/providers/Microsoft.Compute/virtualMachineScaleSets/web"
 NETWORK = f"{GROUP}/providers/Microsoft.Network"
 DEPLOYMENT = f"{GROUP}/providers/Microsoft.Resources/deployments/d"
 VERSION = {"api-version": "2024-11-01", "$expand": "userData"}
+SCHEMA = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
 OPEN = "planted-for-everybody"  # no secret: it must be found, or nothing was looked for
 
 
@@ -127,6 +128,40 @@ async def running(api: Any, database: str, broker: str, log: Path) -> AsyncItera
             await process.wait()
 
 
+def nested_templates(marks: Marks) -> list[dict[str, Any]]:
+    """Return nested deployments that get secrets in each way that there is."""
+    head: dict[str, Any] = {"$schema": SCHEMA, "contentVersion": "1.0.0.0", "resources": []}
+    written = {"p": {"type": "securestring", "defaultValue": marks("default in a nested template")}}
+    plain = {"p": {"type": "string"}}
+    shows = {"o": {"type": "string", "value": "[parameters('p')]"}}
+    inner = {"expressionEvaluationOptions": {"scope": "inner"}}
+    given = {"p": {"value": marks("value for a nested template")}}
+    outer = {"o": {"type": "string", "value": "[concat('a', parameters('password'))]"}}
+    passed = {"p": {"value": "[parameters('password')]"}}
+    deployed: dict[str, dict[str, Any]] = {
+        "outer": {"template": {**head, "outputs": outer}},
+        "plain": {
+            "template": {**head, "parameters": plain, "outputs": shows},
+            "parameters": passed,
+            **inner,
+        },
+        "literal": {
+            "template": {**head, "parameters": written, "outputs": shows},
+            "parameters": given,
+            **inner,
+        },
+    }
+    return [
+        {
+            "type": "Microsoft.Resources/deployments",
+            "apiVersion": "2022-09-01",
+            "name": name,
+            "properties": {"mode": "Incremental", **properties},
+        }
+        for name, properties in deployed.items()
+    ]
+
+
 def writes(marks: Marks) -> Iterator[tuple[str, str, Any]]:
     """Yield requests that carry secrets: taken, refused, and broken ones."""
     yield "PUT", SET, model(marks, "put")
@@ -160,7 +195,8 @@ def writes(marks: Marks) -> Iterator[tuple[str, str, Any]]:
     yield "PUT", SET, f'{{"adminPassword": "{marks("bad escape")}\\q"}}'
     yield "PUT", SET, f'["{marks("a list")}"]'
     yield "POST", "/rollcall/accounts", {"name": "r", "roles": [], "secret": marks("account")}
-    template = {
+    template: dict[str, Any] = {
+        "$schema": SCHEMA,
         "contentVersion": "1.0.0.0",
         "parameters": {"password": {"type": "secureString"}, "more": {"type": "secureObject"}},
         "resources": [
@@ -173,9 +209,16 @@ def writes(marks: Marks) -> Iterator[tuple[str, str, Any]]:
             }
         ],
     }
+    template["resources"].extend(nested_templates(marks))
+    template["outputs"] = {
+        "own": {"type": "object", "value": "[deployment()]"},
+        "outer": {"type": "object", "value": "[reference('outer').outputs]"},
+    }
     values = {"password": marks("secureString"), "more": {"a": marks("secureObject")}}
     properties = {"mode": "Incremental", "template": template}
     properties["parameters"] = {name: {"value": value} for name, value in values.items()}
+    for action in ("validate", "whatIf"):
+        yield "POST", f"{DEPLOYMENT}/{action}", {"properties": properties}
     yield "PUT", DEPLOYMENT, {"properties": properties}
 
 
@@ -221,8 +264,24 @@ async def answers(
         answer = await http.request(method, SET, params=VERSION, json=shown)
         assert answer.status_code == 200, answer.text
         yield f"{method} back", answer.text
-    answer = await http.post(f"{DEPLOYMENT}/exportTemplate", params=VERSION)
-    yield "exported", answer.text
+    async for asked, text in deployed_answers(http):
+        yield asked, text
+
+
+async def deployed_answers(http: httpx.AsyncClient) -> AsyncIterator[tuple[str, str]]:
+    """Yield all that is shown of the deployments when they have ended."""
+
+    async def has_ended() -> bool:
+        found = (await http.get(DEPLOYMENT, params=VERSION)).json()
+        return bool(found["properties"]["provisioningState"] == "Succeeded")
+
+    await eventually(has_ended, timeout=60)
+    base = DEPLOYMENT.rpartition("/")[0]
+    for name in ("d", "outer", "plain", "literal"):
+        for method, path in (("GET", ""), ("GET", "/operations"), ("POST", "/exportTemplate")):
+            answer = await http.request(method, f"{base}/{name}{path}", params=VERSION)
+            assert answer.status_code == 200, answer.text
+            yield f"{method} {base}/{name}{path} at the end", answer.text
 
 
 async def rows_of(pool: Any) -> dict[str, str]:
