@@ -1,6 +1,8 @@
 """What the orchestrator saves is what it loads again, on a real database, in any state."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,23 +19,30 @@ from rollcall_testing.fleets import SET, START, fleet, spec
 from rollcall_testing.seeding import prepare
 
 
-async def _save_twice(database_url: str, fleet: Fleet) -> tuple[Fleet, Fleet | None]:
-    """Save a fleet, settle it, save what changed, and load it anew; nothing of it stays."""
-    later = START + timedelta(seconds=1)
+@asynccontextmanager
+async def _undone(database_url: str) -> AsyncIterator[Connection]:
+    """Yield a connection of which nothing stays."""
     pool = await open_pool(database_url)
     await prepare(pool)
     try:
         async with pool.acquire() as connection:
             undo = connection.transaction()
             await undo.start()
-            await _save(connection, None, fleet)
-            saved = fleet.saved()
-            settled, _ = settle(saved, later)
-            await _save(connection, saved, settled)
-            loaded = await store.lock(connection, SET, Cache())
+            yield connection
             await undo.rollback()
     finally:
         await pool.close()
+
+
+async def _save_twice(database_url: str, fleet: Fleet) -> tuple[Fleet, Fleet | None]:
+    """Save a fleet, settle it, save what changed, and load it anew; nothing of it stays."""
+    later = START + timedelta(seconds=1)
+    async with _undone(database_url) as connection:
+        await _save(connection, None, fleet)
+        saved = fleet.saved()
+        settled, _ = settle(saved, later)
+        await _save(connection, saved, settled)
+        loaded = await store.lock(connection, SET, Cache())
     return settled, loaded
 
 
@@ -67,46 +76,24 @@ def _alone(fleet: Fleet) -> Fleet:
 
 
 async def test_hosts_are_known_as_their_agents_last_said(database_url: str) -> None:
-    pool = await open_pool(database_url)
-    await prepare(pool)
-    try:
-        async with pool.acquire() as connection:
-            undo = connection.transaction()
-            await undo.start()
-            for blind in ((True, True), (False, True)):
-                seen = [
-                    e.AgentSeen(host=f"h-{n}", driver="qemu", tcp_probe_proves_guest=not each)
-                    for n, each in enumerate(blind)
-                ]
-                await store.note_hosts(connection, seen, START)
-            known = await store.with_hosts(connection, fleet(1), START)
-            await undo.rollback()
-    finally:
-        await pool.close()
+    async with _undone(database_url) as connection:
+        for blind in ((True, True), (False, True)):
+            seen = [
+                e.AgentSeen(host=f"h-{n}", driver="qemu", tcp_probe_proves_guest=not each)
+                for n, each in enumerate(blind)
+            ]
+            await store.note_hosts(connection, seen, START)
+        known = await store.with_hosts(connection, fleet(1), START)
     assert {"h-0", "h-1"} <= set(known.hosts)
     assert known.blind_hosts == {"h-1"}
 
 
 async def _known_after(database_url: str, *told: e.Event) -> bool | None:
     """Tell a set one event after another; return whether it is deleted, None when it is unknown."""
-    pool = await open_pool(database_url)
-    await prepare(pool)
-    try:
-        async with pool.acquire() as connection:
-            undo = connection.transaction()
-            await undo.start()
-    pool = await open_pool(database_url)
-    await prepare(pool)
-    try:
-        async with pool.acquire() as connection:
-            undo = connection.transaction()
-            await undo.start()
-            for event in told:
-                await advance(connection, SET, [event], START, Cache())
-            known = await store.lock(connection, SET, Cache())
-            await undo.rollback()
-    finally:
-        await pool.close()
+    async with _undone(database_url) as connection:
+        for event in told:
+            await advance(connection, SET, [event], START, Cache())
+        known = await store.lock(connection, SET, Cache())
     return None if known is None else known.deleted
 
 
