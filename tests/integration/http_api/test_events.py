@@ -45,11 +45,24 @@ async def write(api: Any, *capacities: int) -> None:
         assert response.status_code in (200, 201)
 
 
+def page_of(api: Any) -> dict[str, Any]:
+    """Return what asks for one event of the set."""
+    return {"scaleSet": api.set, "limit": 1}
+
+
 async def test_a_page_holds_cloud_events_that_prove_themselves(api: Any) -> None:
     await write(api, 1, 2, 3)
     page = await api.get(EVENTS, params={"scaleSet": api.set.upper(), "limit": 2})
     rest = (await api.http.get(page["nextLink"])).json()
     assert "nextLink" not in rest
+    proxy = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "example",
+        "X-Forwarded-Prefix": "/a",
+    }
+    link = (await api.http.get(EVENTS, params=page_of(api), headers=proxy)).json()["nextLink"]
+    assert link.startswith(f"https://example/a{EVENTS}?scaleSet={api.set}&")
+    assert link.endswith("&after=1")
     events = page["value"] + rest["value"]
     assert [event["sequence"] for event in events] == ["1", "2", "3"]
     assert [event["data"]["spec"]["capacity"] for event in events] == [1, 2, 3]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -13,6 +14,7 @@ from http_api import installation
 from http_api.domain.access import Principal, needed
 from http_api.errors import ApiError, refuse
 from http_api.routes.common import Pool, ServerOf
+from http_api.urls import base_url
 from http_api.writes import Server
 
 router = APIRouter(tags=["events"], prefix="/rollcall/events")
@@ -78,7 +80,8 @@ def log_page(request: Request, rows: Sequence[Mapping[str, Any]], limit: int) ->
     shown = rows[:limit]
     link = ""
     if len(rows) > limit:
-        url = str(request.url.include_query_params(after=shown[-1]["sequence"]))
+        query = urlencode({**request.query_params, "after": shown[-1]["sequence"]}, safe="/")
+        url = f"{base_url(request)}{quote(request.url.path)}?{query}"
         link = f', "nextLink": {json.dumps(url)}'
     value = ", ".join(cloud_event(row) for row in shown)
     return Response(f'{{"value": [{value}]{link}}}', media_type="application/json")
