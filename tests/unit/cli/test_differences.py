@@ -46,6 +46,7 @@ def test_a_document_differs_not_from_itself(document: Any) -> None:
         # Secrets are never shown, and never known.
         ({"osProfile": {}}, {"osProfile": {"customData": "aGk="}},
          ["+ osProfile.customData: (secret)"]),
+        ({}, {"userData": "aGk="}, ["+ userData: (secret)"]),
         ({}, {"e": [{"name": "x", "protectedSettings": {"key": "k"}}]},
          ['+ e: [{"name": "x", "protectedSettings": "(secret)"}]']),
     ],

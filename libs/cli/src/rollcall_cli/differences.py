@@ -15,7 +15,10 @@ READ_ONLY = frozenset(
 _OF_PARTS = frozenset({"id", "etag", "type", "provisioningState"})  # such as a probe's
 _KEYS = ("name", "lun")  # what tells the items of a list apart
 _SECRETS = frozenset(
-    {"customdata", "protectedsettings", "adminpassword", "additionalunattendcontent"}
+    {
+        *("customdata", "userdata", "protectedsettings"),
+        *("adminpassword", "additionalunattendcontent"),
+    }
 )
 SECRET = "(secret)"
 NOTHING = object()  # what is not there; None is a value
