@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from http_api.domain.documents import ModelError
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
-from http_api.domain.rules import MUST_BE_LATEST, NO_HEALTH_SOURCE, UPDATES_INSIDE
+from http_api.domain.rules import (
+    MUST_BE_LATEST,
+    NO_HEALTH_SOURCE,
+    NO_HEALTH_SOURCE_TO_ROLL,
+    UPDATES_INSIDE,
+)
 from http_api.domain.scale_sets import Rules, Sealed, has_data_disks, read_scale_set
 from http_api.domain.shape import SCALE_SET, canonical
 from rollcall_contracts.model import Failure, ImageReference, ScaleSetSpec
@@ -369,6 +374,13 @@ def test_m34_no_health_source_is_a_warning_or_azures_refusal() -> None:
     place = f"{PROFILE}.networkProfile.healthProbe"
     assert faults(model(enable=True), strict=True) == {place: NO_HEALTH_SOURCE}
     assert read(model(), strict=True)[1] == ()
+
+
+def test_the_mode_rolling_needs_a_health_source_as_well() -> None:
+    rolling = model({"properties.upgradePolicy.mode": "rolling"})
+    assert [warning.code for warning in read(rolling)[1]] == ["NoHealthSource"]
+    place = f"{PROFILE}.networkProfile.healthProbe"
+    assert faults(rolling, strict=True) == {place: NO_HEALTH_SOURCE_TO_ROLL}
 
 
 def test_the_automatic_policys_own_fields() -> None:

@@ -27,6 +27,10 @@ NO_HEALTH_SOURCE = (
     "Automatic OS Upgrade is not supported for this Virtual Machine Scale Set because a health "
     "probe or health extension was not specified."
 )
+NO_HEALTH_SOURCE_TO_ROLL = (
+    "Rolling Upgrade mode is not supported for this Virtual Machine Scale Set because a health "
+    "probe or health extension was not provided."
+)
 UPDATES_INSIDE = (
     "windowsConfiguration.enableAutomaticUpdates cannot be set to true if "
     "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade is already true, starting "
@@ -145,15 +149,19 @@ def _disk_encryption_extension(model: Mapping[str, Any]) -> str | None:
 
 
 def check_health(
-    reader: Reader, health: Health, *, automatic: bool, required: bool
+    reader: Reader, health: Health, *, automatic: bool, rolling: bool, required: bool
 ) -> tuple[Failure, ...]:
-    """Note a health source that cannot be used (M32, M34); return warnings (M31, M34)."""
+    """Note a health source that cannot be used (M32, M34); return warnings (M31, M34).
+
+    Azure asks for one where upgrades are automatic, and where the policy's mode is Rolling.
+    """
     target = f"{_PROFILE}.networkProfile.healthProbe"
     if health.probe is None:
-        if not automatic or at(reader.document, target) is not None:
+        if not (automatic or rolling) or at(reader.document, target) is not None:
             return ()
         if required:
-            reader.fault(target, NO_HEALTH_SOURCE, "BadRequest")
+            words = NO_HEALTH_SOURCE if automatic else NO_HEALTH_SOURCE_TO_ROLL
+            reader.fault(target, words, "BadRequest")
             return ()
         return (
             Failure(

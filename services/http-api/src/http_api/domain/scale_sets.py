@@ -85,7 +85,7 @@ def read_scale_set(
     location = reader.text("location")
     capacity = reader.whole("sku.capacity", low=0, high=MAX_CAPACITY)
     _require(reader, "location", "sku.capacity")
-    reader.choice(f"{UPGRADE_POLICY}.mode", MODES, MODES[0])
+    mode = reader.choice(f"{UPGRADE_POLICY}.mode", MODES, MODES[0])
     policy = read_policy(reader)
     check_surge(reader, policy, had_disks=had_disks)
     automatic = reader.flag(f"{AUTOMATIC}.enableAutomaticOSUpgrade")
@@ -104,7 +104,11 @@ def read_scale_set(
             reader, image, supported=image is not None and rules.supports(image)
         )
     warnings = check_health(
-        reader, health, automatic=automatic, required=rules.require_health_source
+        reader,
+        health,
+        automatic=automatic,
+        rolling=mode == "Rolling",
+        required=rules.require_health_source,
     )
     provisioning = Provisioning(
         generation=generation,
