@@ -44,6 +44,21 @@ async def client(api: Any, account: dict[str, Any]) -> httpx.AsyncClient:
     )
 
 
+async def test_a_request_for_an_account_that_is_repeated_makes_one(api: Any) -> None:
+    body = {"name": "robot", "roles": [{"role": "reader", "scope": WHOLE_GROUP}]}
+    answers = []
+    for id in ("first", "first", "second"):
+        headers = {"x-ms-client-request-id": id}
+        answer = await api.http.post("/rollcall/accounts", json=body, headers=headers)
+        assert answer.status_code == 201
+        answers.append(answer.json())
+    once, again, other = answers
+    assert once["clientId"] == again["clientId"] != other["clientId"]
+    assert len((await api.get("/rollcall/accounts"))["value"]) == 2
+    assert (await login(api, once)).status_code == 401, "nobody knows who got that secret"
+    assert (await login(api, again)).status_code == 200
+
+
 async def test_discovery_needs_no_token_and_names_absolute_addresses(api: Any) -> None:
     account = await make(api)
     async with httpx.AsyncClient(base_url=str(api.http.base_url)) as stranger:

@@ -1,5 +1,6 @@
 """Steering upgrades over HTTP: pause, roll back, override, approve, protect, answer, release."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +16,17 @@ from rollcall_contracts.events import (
     UpgradePauseRequested,
     UpgradeResumeRequested,
     UpgradeRollbackRequested,
+    UpgradeStarted,
     UpgradeStartRequested,
 )
-from rollcall_contracts.model import HookAction, LifecycleHookType
+from rollcall_contracts.model import (
+    HookAction,
+    Image,
+    LifecycleHookType,
+    RollingPolicy,
+    StartedBy,
+)
+from rollcall_kit.outbox import append
 
 NOW = datetime.now(UTC)
 RUNNING: dict[str, Any] = {"status": "RollingForward", "ended_at": None}
@@ -59,6 +68,56 @@ async def refused(fleet: Any, path: str, status: int = 409, body: Any = None) ->
     assert await fleet.events() == before
     assert status != 409 or error["code"] == "OperationNotAllowed"
     return str(error["message"])
+
+
+async def test_a_start_that_an_upgrade_of_the_same_moment_overtakes_is_refused(fleet: Any) -> None:
+    await fleet.add_image("2.0.0")
+    await fleet.add_fleet(f"{fleet.set}-not-yet")
+    id = await fleet.add_upgrade({"pending": 1}, scale_set=f"{fleet.set}-not-yet", **RUNNING)
+    started = UpgradeStarted(
+        scale_set=fleet.set,
+        upgrade_id=id,
+        image=Image(
+            publisher="Contoso",
+            offer="Web",
+            sku="stable",
+            version="2.0.0",
+            url="file:///x",
+            sha256="0" * 64,
+            size=1,
+        ),
+        policy=RollingPolicy(),
+        started_by=StartedBy.PLATFORM,
+        restore_failed=True,
+        instance_ids=("0",),
+        reason="2.0.0 is newer than 1.0.0",
+    )
+    # The orchestrator's transaction, which is not at its end when the request comes.
+    async with fleet.pool.acquire() as connection, connection.transaction():
+        await append(connection, [started], source="orchestrator", now=NOW)
+        await connection.execute("UPDATE upgrades SET scale_set = $1", fleet.set)
+        asking = asyncio.create_task(fleet.ask("POST", f"{fleet.set}/osRollingUpgrade"))
+        await asyncio.wait([asking], timeout=1)
+    assert (await asking).status_code == 409
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "rollback"])
+async def test_a_request_that_its_client_repeats_is_logged_once(fleet: Any, action: str) -> None:
+    if action != "rollback":
+        await fleet.add_upgrade({"pending": 1}, **RUNNING, pause_requested=action == "resume")
+    if action == "resume":
+        await fleet.append(UpgradePauseRequested(scale_set=fleet.set))
+    await fleet.set_fleet(last_version="1.0.0")
+    await fleet.pool.execute("UPDATE instances SET previous_version = '0.9.0'")
+    before = len(await fleet.events())
+    for _ in range(2):
+        answer = await fleet.ask(
+            "POST",
+            f"{fleet.set}/rollingUpgrades/{action}",
+            headers={"x-ms-client-request-id": "the same"},
+        )
+        assert answer.status_code == 202, answer.text
+    assert len(await fleet.events()) == before + 1
 
 
 async def test_pause_and_resume(fleet: Any) -> None:

@@ -132,6 +132,7 @@ VALUES: dict[str, Any] = {
     "started_by": StartedBy.PLATFORM,
     "succeeded": 4,
     "targets": (ProbeTarget(instance_id="0", attempt=1, lease=2, address="::1", port=80),),
+    "tcp_probe_proves_guest": False,
     "until": MOMENT,
     "upgrade_id": "5b0c",
     "value": 0.25,

@@ -46,9 +46,12 @@ async def append(
         await _append_stream(connection, name, by_stream[name], source=source, now=now)
 
 
-async def _append_stream(
-    connection: Connection, name: str, events: Sequence[Event], *, source: str, now: datetime
-) -> None:
+async def lock_stream(connection: Connection, name: str) -> tuple[int, str]:
+    """Let nobody else append to a stream until the transaction ends; return where its log ends.
+
+    Whoever decides by what the log's other writers did takes it first: what they append is then
+    either committed already, or comes after what is appended here.
+    """
     head = await connection.fetchrow(
         """
         INSERT INTO event_streams AS s (stream, last_sequence, last_hash) VALUES ($1, 0, $2)
@@ -58,7 +61,13 @@ async def _append_stream(
         name,
         GENESIS,
     )
-    sequence, previous = int(head["last_sequence"]), str(head["last_hash"])
+    return int(head["last_sequence"]), str(head["last_hash"])
+
+
+async def _append_stream(
+    connection: Connection, name: str, events: Sequence[Event], *, source: str, now: datetime
+) -> None:
+    sequence, previous = await lock_stream(connection, name)
     if sequence == 0:
         await connection.execute(
             "INSERT INTO event_relay (stream, published) VALUES ($1, 0) ON CONFLICT DO NOTHING",

@@ -1,15 +1,19 @@
 """Accounts of programs, for the owner: made, shown, given another secret, removed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
+from rollcall_contracts.events import Event
+from rollcall_kit.outbox import Connection
 
-from http_api import accounts, resources
+from http_api import accounts, progress, resources
 from http_api.domain.access import read_grants
 from http_api.domain.documents import Reader
+from http_api.domain.operations import Kind
 from http_api.errors import ApiError
 from http_api.routes.common import JsonBody, Pool, ServerOf
+from http_api.routes.status import Asking
 
 router = APIRouter(tags=["accounts"], prefix="/rollcall/accounts")
 MAX_NAME = 100  # characters
@@ -25,20 +29,35 @@ async def list_all(pool: Pool) -> Response:
 
 
 @router.post("")
-async def add(body: JsonBody, pool: Pool, server: ServerOf) -> Response:
-    """Make an account; its secret is shown this once."""
+async def add(body: JsonBody, server: ServerOf, asked: Asking) -> Response:
+    """Make an account; its secret is shown this once.
+
+    The same request, repeated by a client that got no answer, is the same account with another
+    secret: the one that was lost is worth nothing.
+    """
     reader = Reader(body)
     name = reader.text("name")
     if name is None or len(name) > MAX_NAME:
         reader.fault("name", f"name must be a text of at most {MAX_NAME} characters")
     grants = read_grants(reader)
     secret, hash = await accounts.new_secret()
-    now = server.context.now()
-    async with pool.acquire() as connection, connection.transaction():
+
+    async def work(connection: Connection) -> tuple[dict[str, Any], list[Event]]:
+        now = server.context.now()
         tenant, _ = await resources.directory(connection)
-        id = await accounts.add(connection, name or "", hash, grants, now)
+        known = await progress.repeated(connection, router.prefix, asked, now)
+        found = await accounts.accounts(connection, known.goal["id"]) if known else []
+        if found:
+            id = found[0].client_id
+            await accounts.replace_secret(connection, id, hash, now)
+        else:
+            id = await accounts.add(connection, name or "", hash, grants, now)
+            await progress.begin(connection, Kind.NOTHING, router.prefix, asked, now, {"id": id})
         (made,) = await accounts.accounts(connection, id)
-    return JSONResponse({**made.json(tenant), "clientSecret": secret}, status_code=201)
+        return made.json(tenant), []
+
+    made = await server.transact(work)
+    return JSONResponse({**made, "clientSecret": secret}, status_code=201)
 
 
 async def existing_account(client_id: str, pool: Pool) -> accounts.Account:

@@ -14,7 +14,7 @@ from rollcall_contracts.events import (
     UpgradeRollbackRequested,
     UpgradeStartRequested,
 )
-from rollcall_kit.outbox import Connection
+from rollcall_kit.outbox import Connection, lock_stream
 
 from http_api import progress, queries
 from http_api.domain.asking import (
@@ -111,7 +111,9 @@ async def cancel(
 
 
 @router.post(ROLLING + "/pause")
-async def pause(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def pause(
+    scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Ask that no further batch starts until the upgrade is resumed."""
     wish = read_wish(body)
 
@@ -120,11 +122,13 @@ async def pause(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Re
         return refusal_to_pause(is_running=running is not None, is_cancelled=cancelled)
 
     event = UpgradePauseRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check, _the_running_one)
+    return await _ask(server, scale_set, event, check, asked, _the_running_one)
 
 
 @router.post(ROLLING + "/resume")
-async def resume(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def resume(
+    scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Let a paused upgrade go on."""
     wish = read_wish(body)
 
@@ -135,11 +139,13 @@ async def resume(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> R
         return refusal_to_resume(is_running=running is not None, is_paused=paused)
 
     event = UpgradeResumeRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check, _the_running_one)
+    return await _ask(server, scale_set, event, check, asked, _the_running_one)
 
 
 @router.post(ROLLING + "/rollback")
-async def roll_back(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -> Response:
+async def roll_back(
+    scale_set: ScaleSet, body: OptionalBody, server: ServerOf, asked: Asking
+) -> Response:
     """Ask to bring the set back to what its last upgrade found there."""
     wish = read_wish(body)
 
@@ -160,7 +166,7 @@ async def roll_back(scale_set: ScaleSet, body: OptionalBody, server: ServerOf) -
         return {"version": None if fleet is None else fleet.last_version}
 
     event = UpgradeRollbackRequested(scale_set=scale_set.id, reason=wish.reason)
-    return await _ask(server, scale_set, event, check, about)
+    return await _ask(server, scale_set, event, check, asked, about)
 
 
 @router.post(SET + "/approveRollingUpgrade")
@@ -182,7 +188,7 @@ async def approve_one(
 
 async def _approve(
     server: Server, scale_set: StoredScaleSet, ids: tuple[str, ...], asked: progress.Asked
-) -> Operation | None:
+) -> Operation:
     async def check(connection: Connection, running: UpgradeRow | None) -> Refusal | None:
         await check_instances(connection, scale_set, ids)
         return refusal_to_approve(
@@ -217,11 +223,16 @@ class Follow:
 
 
 async def _ask(
-    server: Server, scale_set: StoredScaleSet, event: Event, check: Check, about: About
+    server: Server,
+    scale_set: StoredScaleSet,
+    event: Event,
+    check: Check,
+    asked: progress.Asked,
+    about: About,
 ) -> Response:
     """Log a request of Rollcall's own, unless it would come to nothing. Raises ApiError."""
-    await _begin(server, scale_set, event, check, None, about)
-    return Response(status_code=202)
+    await _begin(server, scale_set, event, check, Follow(asked, Kind.NOTHING), about)
+    return Response(status_code=202)  # how far it is, the set's own resources show
 
 
 async def _begin(
@@ -229,28 +240,28 @@ async def _begin(
     scale_set: StoredScaleSet,
     event: Event,
     check: Check,
-    follow: Follow | None,
+    follow: Follow,
     about: About = _nothing,
-) -> Operation | None:
+) -> Operation:
     """Log a request and begin its operation, unless it would come to nothing. Raises ApiError.
 
     The same request, repeated by its client, is the same operation.
     """
 
-    async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
+    async def work(connection: Connection) -> tuple[Operation, list[Event]]:
         now = server.context.now()
-        if follow is not None:
-            known = await progress.repeated(connection, scale_set.id, follow.asked, now)
-            if known is not None:
-                return known, []
+        known = await progress.repeated(connection, scale_set.id, follow.asked, now)
+        if known is not None:
+            return known, []
+        # So that what the orchestrator decides at this moment is either seen here, or decided in
+        # the knowledge of this request.
+        await lock_stream(connection, scale_set.id.lower())
         last = await queries.latest_upgrade(connection, scale_set.id)
         running = last if last is not None and last.is_running else None
         refusal = await check(connection, running)
         if refusal is not None:
             raise ApiError(refusal.status, "OperationNotAllowed", refusal.message)
         named = event.model_copy(update=dict(await about(connection, running)))
-        if follow is None:
-            return None, [named]
         goal = await follow.goal(connection, running)
         operation = await progress.begin(
             connection, follow.kind, scale_set.id, follow.asked, now, goal
