@@ -1,5 +1,7 @@
 """What clients expect around scale sets: groups, networks, providers, etags, older shapes."""
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -166,7 +168,7 @@ async def test_etags_guard_against_lost_changes(api: Any) -> None:
         again = await api.ask("PUT", path, body, headers=new)
         assert (again.status_code, again.json()["error"]["code"]) == (412, "PreconditionFailed")
         etag = (await api.ask("GET", path)).headers["etag"]
-        assert etag == first.json()["etag"]
+        assert etag == first.json()["etag"] == first.headers["etag"]
         match = {"If-Match": etag}
         changed = await api.ask("PATCH", path, {"tags": {"a": "b"}}, headers=match)
         assert changed.status_code == 200
@@ -175,8 +177,153 @@ async def test_etags_guard_against_lost_changes(api: Any) -> None:
         assert late.status_code == 412
         assert changed.json()["etag"] in late.json()["error"]["message"]
         assert (await api.get(path))["tags"] == {"a": "b"}
-    assert (await api.ask("DELETE", api.set, headers={"If-Match": '"x"'})).status_code == 412
-    assert (await api.ask("DELETE", api.set)).status_code == 202
+
+
+async def test_every_write_heeds_what_it_is_told_of_the_etag(api: Any) -> None:
+    autoscale = f"{api.group}/providers/Microsoft.Insights/autoscaleSettings/a"
+    extension = {"properties": {"publisher": "p", "type": "CustomScript", "settings": {}}}
+    protection = {"properties": {"protectionPolicy": {"protectFromScaleIn": True}}}
+    await api.put(api.set, api.scale_set_body(1), 201)
+    await api.put(api.balancer, api.balancer_body("app"), 201)
+    await api.put(VNET, {"location": "local"}, 201)
+    await api.put(autoscale, {"location": "local"}, 201)
+    await api.add_fleet()
+    await api.add_instance("0")
+    instance = f"{api.set}/virtualMachines/0"
+    paths: dict[str, Any] = {  # with the body of a PUT; those that are in another before it
+        f"{api.balancer}/inboundNatRules/r": {"properties": {}},
+        f"{VNET}/subnets/a": {"properties": {"x": 1}},
+        f"{api.set}/extensions/e": extension,
+        api.balancer: api.balancer_body("app"),
+        VNET: {"location": "local", "properties": {"subnets": [{"name": "a"}]}},
+        autoscale: {"location": "local"},
+        api.set: api.scale_set_body(1),
+        api.group: {"location": "local"},
+    }
+    for path, body in paths.items():
+        written = await api.ask("PUT", path, body)
+        assert written.is_success, written.text
+        assert written.json().get("etag", written.headers.get("etag")), path
+    wrong, new = {"If-Match": '"x"'}, {"If-None-Match": "*"}
+    for path, body in {**paths, instance: protection}.items():
+        for method, headers in (("PUT", wrong), ("PUT", new), ("DELETE", wrong)):
+            answer = await api.ask(method, path, body if method == "PUT" else None, headers=headers)
+            assert answer.status_code == 412, (method, path, answer.text)
+    for path in (api.set, f"{api.set}/extensions/e", api.balancer, VNET, autoscale, api.group):
+        answer = await api.ask("PATCH", path, {}, headers=wrong)
+        assert answer.status_code == 412, path
+    for path in (f"{api.set}/extensions/no", f"{VNET}/subnets/no"):
+        answer = await api.ask("DELETE", path, headers={"If-Match": "*"})
+        assert answer.status_code == 412, path
+        assert (await api.ask("DELETE", path)).status_code == 204
+    for path in paths:
+        shown = (await api.ask("GET", path)).json()
+        etag = shown.get("etag") or (await api.ask("GET", path)).headers["etag"]
+        answer = await api.ask("DELETE", path, headers={"If-Match": etag})
+        assert answer.status_code == 202, (path, answer.text)
+
+
+async def test_an_instance_is_protected_as_it_was_read_and_no_otherwise(api: Any) -> None:
+    await api.put(api.set, api.scale_set_body(1), 201)
+    await api.add_fleet()
+    await api.add_instance("0")
+    path = f"{api.set}/virtualMachines/0"
+    read = await api.ask("GET", path)
+    match = {"If-Match": read.headers["etag"]}
+    assert read.json()["etag"] == read.headers["etag"]
+    wanted = {"properties": {"protectionPolicy": {"protectFromScaleIn": True}}}
+    first = await api.ask("PUT", path, wanted, headers=match)
+    assert first.status_code == 200
+    # The orchestrator may not have taken it over yet.
+    second = await api.ask("PUT", path, wanted, headers=match)
+    assert second.status_code == 412
+    third = await api.ask("PUT", path, wanted, headers={"If-Match": first.json()["etag"]})
+    assert third.status_code == 200
+
+
+async def test_of_many_changes_of_a_groups_tags_at_once_none_is_lost(api: Any) -> None:
+    await api.put(api.group, {"location": "local", "tags": {}}, 201)
+    names = [f"t{number}" for number in range(12)]
+    answers = await asyncio.gather(
+        *(api.ask("PATCH", api.group, {"tags": {name: "x"}}) for name in names)
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await api.get(api.group))["tags"] == dict.fromkeys(names, "x")
+
+
+async def test_groups_are_listed_by_a_tag(api: Any) -> None:
+    other = f"{SUB}/resourceGroups/other"
+    await api.put(api.group, {"Location": "local", "TAGS": {"Env": "it's"}}, 201)
+    await api.put(other, {"location": "local", "tags": {"env": "b"}}, 201)
+    for text, ids in {
+        "": [api.group, other],
+        "tagName eq 'env'": [api.group, other],
+        "tagname eq 'ENV' and tagvalue eq 'it''s'": [api.group],
+        "tagName eq 'env' and tagValue eq 'c'": [],
+        "tagName eq 'no'": [],
+    }.items():
+        page = await api.get(f"{SUB}/resourceGroups", params={"$filter": text})
+        assert [item["id"] for item in page["value"]] == ids, text
+    compute, network = "providers/Microsoft.Compute", "providers/Microsoft.Network"
+    for path in (
+        f"{SUB}/resourceGroups",
+        f"{api.group}/{compute}/virtualMachineScaleSets",
+        f"{SUB}/{compute}/virtualMachineScaleSets",
+        f"{SUB}/{compute}/locations/local/virtualMachineScaleSets",
+        f"{SUB}/{network}/loadBalancers",
+        f"{SUB}/{network}/virtualNetworks",
+        f"{api.group}/providers/Microsoft.Insights/autoscaleSettings",
+    ):
+        answer = await api.ask("GET", path, params={"$filter": "nonsense"})
+        assert answer.status_code == 400, path
+        assert answer.json()["error"]["target"] == "$filter"
+
+
+async def test_known_names_of_kept_resources_match_in_any_case(api: Any) -> None:
+    subnet = {"Name": "a", "PROPERTIES": {"addressPrefix": "10.0.0.0/24"}}
+    body = {"Location": "x", "Tags": {"A": "b"}, "Properties": {"Subnets": [subnet], "Odd": 1}}
+    made = await api.put(VNET, body, 201)
+    assert (made["location"], made["tags"]) == ("x", {"A": "b"})
+    assert made["properties"]["Odd"] == 1
+    assert [item["name"] for item in made["properties"]["subnets"]] == ["a"]
+    assert {"Location", "Tags", "Properties"}.isdisjoint(made)
+    patched = await api.ask("PATCH", VNET, {"PROPERTIES": {"Odd": None}})
+    assert "Odd" not in patched.json()["properties"]
+    rules = {"properties": {"INBOUNDNATRULES": [{"Name": "r"}]}}
+    made = await api.put(api.balancer, rules, 201)
+    assert [item["name"] for item in made["properties"]["inboundNatRules"]] == ["r"]
+
+
+async def test_parts_that_are_no_list_are_refused_and_do_no_harm_where_they_are(api: Any) -> None:
+    rule = f"{api.balancer}/inboundNatRules/r"
+    wrong = {"location": "l", "properties": {"inboundNatRules": 5}}
+    error = await api.error("PUT", api.balancer, 400, wrong)
+    assert error["target"] == "properties.inboundNatRules"
+    await api.put(api.balancer, api.balancer_body("app"), 201)
+    await api.error("PATCH", api.balancer, 400, {"properties": {"backendAddressPools": {}}})
+    await api.error("PUT", VNET, 400, {"properties": {"subnets": "a"}})
+    await api.pool.execute("UPDATE load_balancers SET model = $1", json.dumps(wrong))
+    assert (await api.get(api.balancer))["properties"]["inboundNatRules"] == []
+    assert (await api.get(f"{api.balancer}/inboundNatRules"))["value"] == []
+    await api.error("GET", rule, 404)
+    assert (await api.ask("DELETE", rule)).status_code == 204
+    await api.put(rule, {"properties": {}}, 201)
+
+
+async def test_whether_a_resource_is_there_is_asked_by_head(api: Any) -> None:
+    await api.put(api.set, api.scale_set_body(1), 201)
+    await api.put(api.balancer, api.balancer_body("app"), 201)
+    await api.put(VNET, {"location": "local"}, 201)
+    for path, missing in (
+        (api.group, f"{api.group}2"),
+        (api.set, f"{api.set}2"),
+        (api.balancer, f"{api.balancer}2"),
+        (f"{api.balancer}/probes/app", f"{api.balancer}/probes/no"),
+        (VNET, f"{VNET}2"),
+    ):
+        for asked, status in ((path, 204), (missing, 404)):
+            answer = await api.ask("HEAD", asked)
+            assert (answer.status_code, answer.content) == (status, b""), asked
 
 
 async def test_2017_enables_with_one_boolean(api: Any) -> None:

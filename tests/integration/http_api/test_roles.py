@@ -29,7 +29,7 @@ RULES = {
     "instances.get_view load_balancers.get load_balancers.list_parts load_balancers.get_part "
     "networks.get networks.list_parts networks.get_part groups.get groups.head "
     "deployments.get deployments.head deployments.list_all deployments.get_status "
-    "deployments.list_operations deployments.get_operation autoscale.get",
+    "deployments.list_operations deployments.get_operation autoscale.get existence.head",
     "reader shared": "autoscale.list_all "
     "scale_sets.list_all load_balancers.list_all networks.list_all "
     "groups.list_all groups.list_resources images.publishers images.offers images.skus "
@@ -172,6 +172,54 @@ async def test_a_refusal_is_azures_and_leaves_one_line_that_says_who_and_what(
         "authorization to perform action 'Microsoft.Compute/virtualMachineScaleSets/write' over "
         f"scope '{SET}' or the scope is invalid"
     )
+
+
+async def test_a_set_names_no_probe_that_its_writer_may_not_look_at(api: Any) -> None:
+    other = "/subscriptions/s/resourceGroups/other"
+    balancer = f"{other}/providers/Microsoft.Network/loadBalancers/lb"
+    await api.put(balancer, api.balancer_body("app"), 201)
+    version = {"api-version": "2024-11-01"}
+
+    def body(probe: str) -> dict[str, Any]:
+        network = {"healthProbe": {"id": f"{balancer}/probes/{probe}"}}
+        found: dict[str, Any] = api.scale_set_body(1, networkProfile=network)
+        return found
+
+    async with client(api, await log_in(api, "owner", GROUP, "robot")) as http:
+        answers = []
+        for probe in ("app", "none"):
+            answer = await http.put(SET, json=body(probe), params=version)
+            assert answer.status_code == 403
+            error = answer.json()["error"]
+            assert error["code"] == "LinkedAuthorizationFailed"
+            answers.append(error["message"])
+        assert answers[0] == answers[1]  # nobody learns which probes there are
+        made = await http.put(SET, json=api.scale_set_body(1), params=version)
+        assert made.status_code == 201
+        answer = await http.patch(SET, json=body("app"), params=version)
+        assert answer.status_code == 403
+        await api.put(SET, body("app"))  # by somebody who may
+        answer = await http.patch(SET, json={"sku": {"capacity": 2}}, params=version)
+        assert answer.status_code == 200, "what it named before is left to it"
+        answer = await http.put(SET, json=body("app"), params=version)
+        assert answer.status_code == 200
+        answer = await http.patch(
+            SET,
+            json={"properties": {"virtualMachineProfile": {"networkProfile": None}}},
+            params=version,
+        )
+        assert answer.status_code == 200
+    grants = {"roles": [{"role": "owner", "scope": GROUP}, {"role": "reader", "scope": balancer}]}
+    made = (await api.http.post("/rollcall/accounts", json={"name": "both", **grants})).json()
+    login = {
+        "client_id": made["clientId"],
+        "client_secret": made["clientSecret"],
+        "grant_type": "client_credentials",
+    }
+    answer = await api.http.post(f"/{made['tenantId']}/oauth2/v2.0/token", data=login)
+    async with client(api, answer.json()["access_token"]) as http:
+        answer = await http.put(SET, json=body("app"), params=version)
+        assert answer.status_code == 200
 
 
 async def test_an_operation_is_shown_to_those_who_may_look_at_its_resource(api: Any) -> None:

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 from http_api.domain.documents import ModelError, parse_body
 from http_api.domain.durations import format_duration, parse_duration
+from http_api.domain.extensions import with_extension
 from http_api.domain.merging import merge_patch, merge_put, without
 from http_api.domain.paths import normal_path
 from http_api.domain.resource_ids import SCALE_SETS, probe_parts, resource_id
 from http_api.domain.secrets import redacted, take_secrets
+from http_api.sealing import sealed_secrets
 from hypothesis import given
 from hypothesis import strategies as st
+from rollcall_kit.secrets import new_key
 
 SET = "/subscriptions/Sub/resourceGroups/Grp/providers/Microsoft.Compute/virtualMachineScaleSets"
 IMAGES = "/subscriptions/Sub/providers/Microsoft.Compute/locations/Loc/publishers"
@@ -215,7 +218,7 @@ def secret_model(custom_data: object = "aGk=", protected: object = None) -> dict
 
 
 def test_secrets_are_taken_out_wherever_they_are() -> None:
-    public, secrets = take_secrets(secret_model(protected={"key": "p4"}))
+    public, secrets = take_secrets(secret_model(protected={"key": "p4"}), patch=False)
     text = json.dumps(public)
     assert not [secret for secret in ("p1", "p2", "p3", "p4", "aGk=") if secret in text]
     assert public["tags"] == {"adminPassword": "a tag"}
@@ -226,21 +229,70 @@ def test_secrets_are_taken_out_wherever_they_are() -> None:
     assert "aGk=" not in repr(secrets)
 
 
-def test_an_empty_custom_data_clears_it() -> None:
-    assert take_secrets(secret_model(""))[1].clears_custom_data
-    assert not take_secrets(secret_model(None))[1].clears_custom_data
+@pytest.mark.parametrize("patch", [False, True])
+def test_an_empty_custom_data_clears_it_and_in_a_patch_a_null_too(patch: bool) -> None:
+    assert take_secrets(secret_model(""), patch=patch)[1].clears_custom_data
+    assert take_secrets(secret_model(None), patch=patch)[1].clears_custom_data is patch
+    assert not take_secrets({"sku": {"capacity": 1}}, patch=patch)[1].clears_custom_data
+
+
+def sealed_model(**changed: Any) -> dict[str, Any]:
+    """Return a model with an extension whose protected settings were taken out."""
+    properties = {"publisher": "Contoso", "type": "CustomScript", **changed}
+    extensions = [{"name": "Ext", "properties": properties}]
+    profile = {"osProfile": {}, "extensionProfile": {"extensions": extensions}}
+    return {"properties": {"virtualMachineProfile": profile}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "patch", "stays"),
+    [
+        ({}, True, True),
+        ({"publisher": "CONTOSO", "settings": {"a": 1}}, True, True),
+        ({"protectedSettings": None}, True, False),
+        ({"protectedSettings": None}, False, True),  # a client wrote back what it read
+        ({"type": "Other"}, False, False),
+        ({"publisher": "Fabrikam"}, True, False),
+    ],
+)
+def test_protected_settings_stay_with_their_own_extension_until_a_patch_clears_them(
+    changed: dict[str, Any], patch: bool, stays: bool
+) -> None:
+    before, old = sealed_model(), {"customData": None, "extensions": {"ext": "sealed"}}
+    public, secrets = take_secrets(sealed_model(**changed), patch=patch)
+    found = sealed_secrets(new_key(), public, before, old, secrets)["extensions"]
+    assert found == ({"ext": "sealed"} if stays else {})
+
+
+@pytest.mark.parametrize(("patch", "stays"), [(True, False), (False, True)])
+def test_a_null_in_an_extensions_own_patch_clears_its_protected_settings(
+    patch: bool, stays: bool
+) -> None:
+    before, old = sealed_model(), {"extensions": {"ext": "sealed"}}
+    body = {"properties": {**sealed_extension(before), "PROTECTEDSETTINGS": None}}
+    change = with_extension(before, "ext", body, patch=patch)
+    public, secrets = take_secrets(change, patch=True)
+    found = sealed_secrets(new_key(), public, before, old, secrets)["extensions"]
+    assert found == ({"ext": "sealed"} if stays else {})
+
+
+def sealed_extension(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties of the model's extension."""
+    profile = model["properties"]["virtualMachineProfile"]
+    properties: dict[str, Any] = profile["extensionProfile"]["extensions"][0]["properties"]
+    return properties
 
 
 @pytest.mark.parametrize("custom_data", ["not base64!", 12345678, "a" * 70_000])
 def test_custom_data_must_be_base64_and_is_not_repeated(custom_data: object) -> None:
     with pytest.raises(ModelError) as caught:
-        take_secrets(secret_model(custom_data))
+        take_secrets(secret_model(custom_data), patch=True)
     assert str(custom_data) not in str(caught.value)
 
 
 def test_protected_settings_must_be_an_object() -> None:
     with pytest.raises(ModelError) as caught:
-        take_secrets(secret_model(protected="hunter2"))
+        take_secrets(secret_model(protected="hunter2"), patch=True)
     assert "hunter2" not in str(caught.value)
 
 

@@ -72,6 +72,35 @@ def refuse(principal: Principal, method: str, path: str) -> Failure:
     )
 
 
+def need_linked(principal: Principal, id: str, linked: str) -> None:
+    """Raise ApiError 403 where somebody may write a resource, but not look at what it names.
+
+    Whether that exists is not said: so nobody learns it, or uses what belongs to others.
+    """
+    if principal.may(needed("GET", linked)):
+        return
+    action, other = action_of("PUT", id), action_of("GET", linked)
+    log.warning(
+        "call_refused",
+        who=principal.name,
+        client_id=principal.id,
+        method="GET",
+        path=linked,
+        action=other.name,
+        scope=other.scope,
+        needs="reader",
+    )
+    raise ApiError(
+        403,
+        "LinkedAuthorizationFailed",
+        f"The client '{principal.name}' with object id '{principal.id}' has permission to perform "
+        f"action '{action.name}' on scope '{action.scope}'; however, it does not have permission "
+        f"to perform action '{other.name}' on the linked scope(s) '{other.scope}' or the linked "
+        "scope(s) are invalid: it needs the role reader there.",
+        target=linked,
+    )
+
+
 def error_response(
     status: int,
     failure: Failure,

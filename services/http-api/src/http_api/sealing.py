@@ -12,13 +12,18 @@ _PROFILE = "properties.virtualMachineProfile"
 
 
 def sealed_secrets(
-    key: str, model: Mapping[str, Any], old: Mapping[str, Any], new: Secrets
+    key: str,
+    model: Mapping[str, Any],
+    before: Mapping[str, Any],
+    old: Mapping[str, Any],
+    new: Secrets,
 ) -> dict[str, Any]:
     """Return `{"customData": …, "userData": …, "extensions": {name: …}}` for a merged model.
 
     Clients read models without secrets and write them back: what a request leaves out stays, as
-    long as its extension or osProfile does. An unchanged secret keeps its sealed text, so that
-    only a real change makes a new generation.
+    long as its extension or osProfile does. One of another publisher or type than in the model
+    `before` is another extension, whatever its name. An unchanged secret keeps its sealed text, so
+    that only a real change makes a new generation.
     """
     custom_data = old.get("customData")
     if new.clears_custom_data or at(model, f"{_PROFILE}.osProfile") is None:
@@ -31,16 +36,34 @@ def sealed_secrets(
     elif new.user_data is not None:
         user_data = _seal(key, new.user_data, user_data)
     kept: Mapping[str, str] = old.get("extensions") or {}
-    extensions = at(model, f"{_PROFILE}.extensionProfile.extensions")
+    kinds = dict(_extensions(before))
     sealed: dict[str, str] = {}
-    for item in extensions if isinstance(extensions, list) else []:
-        name = str(at(item, "name")).lower()
+    for name, kind in _extensions(model):
         if name in new.protected_settings:
             sealed[name] = _seal(key, new.protected_settings[name], kept.get(name))
-        elif name in kept:
+        elif (
+            name in kept
+            and name not in new.clears_protected_settings
+            and kinds.get(name, kind) == kind
+        ):
             sealed[name] = kept[name]
     secrets: dict[str, Any] = {"customData": custom_data, "extensions": sealed}
     return secrets if user_data is None else {**secrets, "userData": user_data}
+
+
+def _extensions(model: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
+    """Return the name of each extension, and what it is: its publisher and type."""
+    found = at(model, f"{_PROFILE}.extensionProfile.extensions")
+    return [
+        (
+            str(at(item, "name")).lower(),
+            (
+                str(at(item, "properties.publisher")).lower(),
+                str(at(item, "properties.type")).lower(),
+            ),
+        )
+        for item in (found if isinstance(found, list) else [])
+    ]
 
 
 def all_resealed(key: str, secrets: Mapping[str, Any]) -> dict[str, Any]:

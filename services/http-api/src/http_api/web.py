@@ -13,6 +13,7 @@ from http_api.routes import (
     autoscale,
     deployments,
     events,
+    existence,
     explain,
     extensions,
     groups,
@@ -38,7 +39,7 @@ OPENAPI = "/rollcall/openapi.json"
 _MODULES = (scale_sets, extensions, upgrades, steering, hooks, explain, actions, instances)
 _OTHERS = (load_balancers, images, networks, holds, events, operations, status, groups)
 _LAST = (subscriptions, accounts, keys, login)
-_TEMPLATES = (deployments, autoscale)
+_TEMPLATES = (deployments, autoscale, existence)
 ROUTERS = tuple(m.router for m in (*_MODULES, *_TEMPLATES, *_OTHERS, *_LAST))
 
 

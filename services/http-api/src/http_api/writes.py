@@ -12,12 +12,14 @@ from rollcall_kit.outbox import Connection
 from rollcall_kit.service import Context
 
 from http_api import deployments, progress, queries, resources, store
+from http_api.domain.access import Principal
 from http_api.domain.actions import refusal_while_upgrading
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import ModelError, at
 from http_api.domain.load_balancers import LoadBalancer, read_load_balancer
 from http_api.domain.merging import READ_ONLY, merge_patch, merge_put, without
 from http_api.domain.operations import Kind, Operation
+from http_api.domain.parts import read_resource
 from http_api.domain.present.scale_sets import Stored, StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, group_id
 from http_api.domain.scale_sets import (
@@ -27,16 +29,15 @@ from http_api.domain.scale_sets import (
     probe_reference,
     read_scale_set,
 )
-from http_api.domain.secrets import redacted, take_secrets
-from http_api.domain.shape import LOAD_BALANCER, SCALE_SET, canonical
-from http_api.errors import ApiError, need, not_found
+from http_api.domain.secrets import take_secrets
+from http_api.domain.shape import SCALE_SET, canonical
+from http_api.errors import ApiError, need, need_linked, not_found
 from http_api.sealing import all_resealed, sealed_secrets
 from http_api.settings import Settings
 
 T = TypeVar("T")
-ANYHOW = Conditions()
-# From the model as it is stored, the body of a write.
-Edit = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+# From the set as it is stored, the body of a write.
+Edit = Callable[[StoredScaleSet], Mapping[str, Any]]
 _PROFILE = "properties.virtualMachineProfile"
 
 
@@ -86,13 +87,15 @@ async def write_scale_set(
     body: Mapping[str, Any] | Edit,
     *,
     patch: bool,
-    when: Conditions = ANYHOW,
+    principal: Principal,
+    when: Conditions,
 ) -> Written:
     """Put or patch a scale set; return it with the operation that makes it so.
 
-    `body` may be a function that makes it from the model as it is stored. Raises ModelError for a
-    model that cannot be taken, ApiError for a patch of nothing, and where an upgrade runs that the
-    change would get in the way of.
+    `body` may be a function that makes it from the set as it is stored. Raises ModelError for a
+    model that cannot be taken, ApiError for a patch of nothing, where it begins to name a probe
+    that the principal may not look at, and where an upgrade runs that the change would get in the
+    way of.
     """
 
     async def work(connection: Connection) -> tuple[Written, list[Event]]:
@@ -103,11 +106,16 @@ async def write_scale_set(
         need(when, None if old is None else old.etag)
         now = server.context.now()
         base = old or await _blank(server, connection, place, now)
-        given = body(base.model) if callable(body) else body
-        clean, secrets = take_secrets(without(canonical(given, SCALE_SET), READ_ONLY))
+        given = body(base) if callable(body) else body
+        clean, secrets = take_secrets(without(canonical(given, SCALE_SET), READ_ONLY), patch=patch)
         merge = merge_patch if patch else merge_put
         model = merge(base.model, clean)
-        sealed = sealed_secrets(server.settings.secrets_key, model, base.secrets, secrets)
+        reference = probe_reference(model)
+        if reference is not None and reference != probe_reference(base.model):
+            need_linked(principal, base.id, reference[0])
+        sealed = sealed_secrets(
+            server.settings.secrets_key, model, base.model, base.secrets, secrets
+        )
         revision = await store.next_revision(connection)
         generation = base.generation
         if old is None or _profile(old.model, old.secrets) != _profile(model, sealed):
@@ -264,9 +272,7 @@ async def _check(
     ), spec
 
 
-async def delete_scale_set(
-    server: Server, place: ResourceId, when: Conditions = ANYHOW
-) -> Operation | None:
+async def delete_scale_set(server: Server, place: ResourceId, when: Conditions) -> Operation | None:
     """Delete a scale set, and have its instances deleted; return None where there is none.
 
     Asked again while the instances go, it is the same operation.
@@ -275,9 +281,8 @@ async def delete_scale_set(
     async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
         await store.lock_models(connection)
         now = server.context.now()
-        if when.if_match or when.if_none_match:
-            old = await store.scale_set(connection, place.key)
-            need(when, None if old is None else old.etag)
+        old = await store.scale_set(connection, place.key)
+        need(when, None if old is None else old.etag)
         id = await store.delete_scale_set(connection, place.key)
         if id is None:
             return await progress.unfinished(connection, place.id, "DELETE", now), []
@@ -296,13 +301,13 @@ async def write_load_balancer(
     body: Mapping[str, Any],
     *,
     patch: bool,
-    when: Conditions = ANYHOW,
+    when: Conditions,
 ) -> tuple[Stored, bool]:
     """Put or patch a load balancer, and tell the sets that use its probes.
 
     Raises ModelError for a model that cannot be taken, or that a set using it could not go on with.
     """
-    body = redacted(without(canonical(body, LOAD_BALANCER), READ_ONLY))
+    body = read_resource(body, LOAD_BALANCERS)
 
     async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
         await store.lock_models(connection)
@@ -348,7 +353,9 @@ async def _tell(server: Server, connection: Connection, user: StoredScaleSet) ->
     return ScaleSetChanged(scale_set=user.id, spec=spec)
 
 
-async def delete_group(server: Server, subscription: str, group: str) -> Operation | None:
+async def delete_group(
+    server: Server, subscription: str, group: str, when: Conditions
+) -> Operation | None:
     """Delete a resource group with all that is in it; return None where there is none.
 
     Raises ApiError where a set of another group uses one of its load balancers.
@@ -360,6 +367,10 @@ async def delete_group(server: Server, subscription: str, group: str) -> Operati
         await deployments.delete_of_group(connection, subscription, group)
         await store.lock_models(connection)
         now = server.context.now()
+        known = await resources.groups(
+            connection, subscription, location=server.config.location, name=group
+        )
+        need(when, known[0].etag if known else None)
         events: list[Event] = []
         keys = {
             table: await resources.keys_in_group(connection, table, subscription, group)
@@ -388,11 +399,15 @@ async def delete_group(server: Server, subscription: str, group: str) -> Operati
     return await server.transact(work)
 
 
-async def delete_load_balancer(server: Server, place: ResourceId) -> Operation | None:
+async def delete_load_balancer(
+    server: Server, place: ResourceId, when: Conditions
+) -> Operation | None:
     """Delete a load balancer that no set uses; return None where there is none."""
 
     async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
         await store.lock_models(connection)
+        old = await store.load_balancer(connection, place.key)
+        need(when, None if old is None else old.etag)
         for user in await store.scale_sets_behind(connection, place.key):
             raise _in_use("", place.id, user)
         if not await store.delete_load_balancer(connection, place.key):

@@ -32,6 +32,9 @@ class Conditions:
         return None
 
 
+ANYHOW = Conditions()
+
+
 def _matches(header: str, etag: str) -> bool:
     given = [value.strip().removeprefix("W/") for value in header.split(",")]
     return "*" in given or etag in given or etag.strip('"') in given

@@ -12,8 +12,8 @@ from rollcall_templates.ids import type_of
 from rollcall_templates.plan import Plan, Planned
 
 from http_api.domain.durations import format_duration
+from http_api.domain.parts import CHILDREN
 from http_api.domain.present.catalog import API_VERSIONS, KEPT_TYPES, TYPES
-from http_api.domain.present.scale_sets import CHILDREN
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS
 
 DEPLOYMENTS = "Microsoft.Resources/deployments"

@@ -6,11 +6,12 @@ from typing import Any
 from rollcall_contracts.model import Probe
 
 from http_api.domain.documents import Reader, at
-from http_api.domain.merging import merge_patch, without
+from http_api.domain.merging import merge_patch, names, without
 from http_api.domain.shape import SCALE_SET, canonical
 
 _PROFILE = "properties.virtualMachineProfile"
 _EXTENSIONS = f"{_PROFILE}.extensionProfile.extensions"
+_PROTECTED = "properties.protectedSettings"
 _READ_ONLY = ("id", "type", "etag", "properties.provisioningState")
 HEALTH_PUBLISHER = "microsoft.managedservices"
 HEALTH_TYPES = ("applicationhealthlinux", "applicationhealthwindows")
@@ -19,17 +20,26 @@ MAX_INTERVAL = 60  # seconds, as in Azure
 
 def with_extension(
     model: Mapping[str, Any], name: str, body: Mapping[str, Any], *, patch: bool
-) -> tuple[dict[str, Any], bool]:
-    """Return the patch of a model that adds or changes an extension, and whether it had it."""
+) -> dict[str, Any]:
+    """Return the patch of a model that adds an extension, or changes the one that it has.
+
+    A null of its protected settings is kept in the patch that a PATCH makes, where it takes them
+    away; in a PUT it says nothing, as in the PUT of a set.
+    """
     found = _extensions(model)
     place = _index(found, name)
     given = _spelled(without(body, _READ_ONLY))
+    clears = names(given, _PROTECTED) and at(given, _PROTECTED) is None
+    if clears:
+        given = without(given, (_PROTECTED,))
     if place is None:
-        return _patch([*found, {**given, "name": name}]), False
+        return _patch([*found, {**given, "name": name}])
     before = found[place]
-    after = merge_patch(before, given) if patch else dict(given)
+    after = merge_patch(before, given) if patch else given
+    if patch and clears:
+        after = {**after, "properties": {**after["properties"], "protectedSettings": None}}
     found[place] = {**after, "name": before["name"]}
-    return _patch(found), True
+    return _patch(found)
 
 
 def without_extension(model: Mapping[str, Any], name: str) -> dict[str, Any]:

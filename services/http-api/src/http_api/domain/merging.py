@@ -46,7 +46,7 @@ def merge_put(old: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]
     kept = {
         path
         for path in REQUIRED
-        if at(old, path) is not None and at(body, path) is None and _names(body, path)
+        if at(old, path) is not None and at(body, path) is None and names(body, path)
     }
     merged: dict[str, Any] = merge_patch(old, without(body, kept))
     if body.get("tags") is not None:
@@ -54,7 +54,8 @@ def merge_put(old: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _names(document: Any, path: str) -> bool:
+def names(document: Any, path: str) -> bool:
+    """Say whether a document has a member at a dotted path, if only a null."""
     parent, _, name = path.rpartition(".")
     holder = at(document, parent) if parent else document
     return isinstance(holder, Mapping) and name in holder

@@ -10,6 +10,7 @@ from typing import Any
 from rollcall_contracts.model import Failure
 
 from http_api.domain.documents import ModelError, at
+from http_api.domain.merging import names
 
 _PROFILE = "properties.virtualMachineProfile"
 _CUSTOM_DATA = f"{_PROFILE}.osProfile.customData"
@@ -29,12 +30,14 @@ class Secrets:
     user_data: str | None = field(default=None, repr=False)  # base64 too
     clears_user_data: bool = False
     protected_settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # JSON by name
+    clears_protected_settings: frozenset[str] = frozenset()  # names of extensions
 
 
-def take_secrets(body: Mapping[str, Any]) -> tuple[dict[str, Any], Secrets]:
+def take_secrets(body: Mapping[str, Any], *, patch: bool) -> tuple[dict[str, Any], Secrets]:
     """Return the body without its secrets, and those that Rollcall needs.
 
-    Passwords are dropped: nothing here ever uses them. Raises ModelError.
+    A null takes a secret away in a PATCH; in a PUT it is what a client wrote back of what it read,
+    which had none. Passwords are dropped: nothing here ever uses them. Raises ModelError.
     """
     custom_data, user_data = at(body, _CUSTOM_DATA), at(body, _USER_DATA)
     for value, place in ((custom_data, _CUSTOM_DATA), (user_data, _USER_DATA)):
@@ -42,10 +45,13 @@ def take_secrets(body: Mapping[str, Any]) -> tuple[dict[str, Any], Secrets]:
             _check_base64(value, place)
     secrets = Secrets(
         custom_data=custom_data or None,
-        clears_custom_data=custom_data == "",
+        clears_custom_data=custom_data == ""
+        or (patch and names(body, _CUSTOM_DATA) and custom_data is None),
         user_data=user_data or None,
-        clears_user_data=user_data == "",
+        clears_user_data=user_data == ""
+        or (patch and names(body, _USER_DATA) and user_data is None),
         protected_settings=_protected_settings(body),
+        clears_protected_settings=_cleared_settings(body) if patch else frozenset(),
     )
     return redacted(body), secrets
 
@@ -84,6 +90,16 @@ def _protected_settings(body: Mapping[str, Any]) -> dict[str, str]:
             )
         found[name.lower()] = json.dumps(settings)
     return found
+
+
+def _cleared_settings(body: Mapping[str, Any]) -> frozenset[str]:
+    extensions = at(body, _EXTENSIONS)
+    return frozenset(
+        str(at(extension, "name")).lower()
+        for extension in (extensions if isinstance(extensions, list) else [])
+        if names(extension, "properties.protectedSettings")
+        and at(extension, "properties.protectedSettings") is None
+    )
 
 
 def redacted(value: Any) -> Any:

@@ -126,12 +126,16 @@ SCALE_SET: Shape = {
         "virtualMachineProfile": _PROFILE,
     },
 }
-LOAD_BALANCER: Shape = {
+# What all resources have in common, whatever else a kept one has.
+RESOURCE: Mapping[str, Any] = {
     **dict.fromkeys(("id", "name", "type", "etag", "location", "tags"), Leaf.ANY),
     "sku": {"name": Leaf.ANY, "tier": Leaf.ANY},
+    "properties": {"provisioningState": Leaf.ANY, "resourceGuid": Leaf.ANY},
+}
+LOAD_BALANCER: Mapping[str, Any] = {
+    **RESOURCE,
     "properties": {
-        "provisioningState": Leaf.ANY,
-        "resourceGuid": Leaf.ANY,
+        **RESOURCE["properties"],
         "probes": (
             {
                 **dict.fromkeys(("id", "name", "type", "etag"), Leaf.ANY),

@@ -126,6 +126,7 @@ ROUTES: Mapping[str, Route] = {
     "operations.hosts": _gives("Hosts"),
     "status.get": _gives("Operation"),
     "status.get_result": Route(answers={202: NOTHING, 204: NOTHING}, errors=(409,)),
+    "existence.head": Route(answers={204: NOTHING}),
     "groups.put": _writes("Group", "GroupBody"),
     "groups.patch": Route(answers={200: "Group"}, body="GroupBody"),
     "groups.get": _gives("Group"),

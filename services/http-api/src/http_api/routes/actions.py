@@ -17,10 +17,11 @@ from http_api.domain.actions import (
     refusal_to_reimage,
 )
 from http_api.domain.asking import read_instance_ids
+from http_api.domain.conditions import ANYHOW, Conditions
 from http_api.domain.operations import Kind, Operation
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.resource_ids import SCALE_SETS, ResourceId
-from http_api.errors import ApiError, not_found
+from http_api.errors import ApiError, need, not_found
 from http_api.routes.common import (
     SET,
     JsonBody,
@@ -29,9 +30,10 @@ from http_api.routes.common import (
     ScaleSet,
     ScaleSetPlace,
     ServerOf,
+    When,
     need_api_version,
 )
-from http_api.routes.instances import INSTANCES, Instance, check_instances
+from http_api.routes.instances import INSTANCES, Instance, as_asked, check_instances
 from http_api.routes.status import Asking, accepted
 from http_api.writes import Server, refuse_while_upgrading, remove_instances
 
@@ -154,15 +156,17 @@ async def delete_one(
     server: ServerOf,
     pool: Pool,
     asked: Asking,
+    when: When,
     forced: Forced = "",
 ) -> Response:
     """Delete this very instance, which lowers the capacity by one; 204 where there is none."""
     async with pool.acquire() as connection:
         known = await queries.known_instances(connection, scale_set.id, [instance_id])
     if not known:
+        need(when, None)
         return Response(status_code=204)
     force = forced.lower() == "true"
-    begun = await _remove(server, place, scale_set, (instance_id,), asked, forced=force)
+    begun = await _remove(server, place, scale_set, (instance_id,), asked, forced=force, when=when)
     return accepted(request, server, begun)
 
 
@@ -174,8 +178,12 @@ async def _remove(
     asked: progress.Asked,
     *,
     forced: bool,
+    when: Conditions = ANYHOW,
 ) -> Operation:
     async def work(connection: Connection, chosen: list[Chosen]) -> tuple[Operation, list[Event]]:
+        if when != ANYHOW:
+            row = await as_asked(connection, scale_set, ids[0], server.context.now())
+            need(when, None if row is None else row.etag)
         _refuse(refusal_to_delete(chosen, scale_set=scale_set.name, forced=forced))
         stored = await store.scale_set(connection, place.key)
         if stored is None:

@@ -13,6 +13,7 @@ from http_api.routes.common import (
     GROUP,
     SUBSCRIPTION,
     JsonBody,
+    NoFilter,
     Pool,
     Scopes,
     ServerOf,
@@ -61,13 +62,13 @@ async def get(place: Place, setting: Setting) -> Response:
 
 
 @router.delete(SETTING)
-async def delete(request: Request, place: Place, server: ServerOf) -> Response:
+async def delete(request: Request, place: Place, server: ServerOf, when: When) -> Response:
     """Forget autoscale settings; 204 if there are none."""
-    return await networks.delete(request, place, server)
+    return await networks.delete(request, place, server, when)
 
 
-@router.get(SUBSCRIPTION + SETTINGS)
-@router.get(GROUP + SETTINGS)
+@router.get(SUBSCRIPTION + SETTINGS, dependencies=[NoFilter])
+@router.get(GROUP + SETTINGS, dependencies=[NoFilter])
 async def list_all(
     request: Request,
     pool: Pool,

@@ -14,6 +14,7 @@ from http_api.domain.access import Principal
 from http_api.domain.api_versions import OLDEST
 from http_api.domain.conditions import Conditions
 from http_api.domain.documents import parse_body
+from http_api.domain.filters import forms_of, refused_filter
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS, ResourceId, resource_id
 from http_api.errors import ApiError, not_found
@@ -89,9 +90,17 @@ def balancer_place(subscription: str, group: str, name: str) -> ResourceId:
     return resource_id(subscription=subscription, group=group, type=LOAD_BALANCERS, name=name)
 
 
-def scopes_of(request: Request) -> tuple[str, ...] | None:
-    """Return the scopes whose resources the client may be shown; None: all."""
+def principal_of(request: Request) -> Principal:
+    """Return who asks."""
     principal: Principal = request.state.principal
+    return principal
+
+
+Caller = Annotated[Principal, Depends(principal_of)]
+
+
+def scopes_of(principal: Caller) -> tuple[str, ...] | None:
+    """Return the scopes whose resources the client may be shown; None: all."""
     return principal.scopes
 
 
@@ -115,6 +124,7 @@ async def existing_scale_set(pool: Pool, place: ScaleSetPlace) -> StoredScaleSet
 
 ScaleSet = Annotated[StoredScaleSet, Depends(existing_scale_set)]
 Top = Annotated[int | None, Query(alias="$top", ge=1, le=1000)]
+FilterText = Annotated[str, Query(alias="$filter")]
 SkipToken = Annotated[str, Query(alias="$skiptoken", max_length=500, pattern=r"^[^\x00]*$")]
 
 
@@ -154,6 +164,15 @@ def optional_body(raw: RawBody) -> dict[str, Any]:
 
 JsonBody = Annotated[dict[str, Any], Depends(json_body)]
 OptionalBody = Annotated[dict[str, Any], Depends(optional_body)]
+
+
+def no_filter(filter: FilterText = "") -> None:
+    """Refuse any `$filter` of a list that knows none. Raises ModelError."""
+    if forms_of(filter):
+        raise refused_filter("this list takes no $filter")
+
+
+NoFilter = Depends(no_filter)
 
 
 def page(request: Request, value: Sequence[Any], token: str | None) -> Mapping[str, Any]:

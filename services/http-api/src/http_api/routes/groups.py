@@ -1,29 +1,34 @@
 """Resource groups, and lists of resources of any type."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from rollcall_kit.outbox import Connection
 
-from http_api import resources
-from http_api.domain.access import Principal
+from http_api import resources, store
+from http_api.domain.conditions import Conditions
 from http_api.domain.documents import Reader
 from http_api.domain.merging import merge_patch, without
 from http_api.domain.present.scale_sets import Stored, group_json
-from http_api.domain.resource_filter import parse_resource_filter
+from http_api.domain.resource_filter import parse_resource_filter, parse_tag_filter
 from http_api.domain.resource_ids import group_id
 from http_api.domain.secrets import redacted
-from http_api.errors import ApiError
+from http_api.domain.shape import RESOURCE, canonical
+from http_api.errors import ApiError, need
 from http_api.routes.common import (
     GROUP,
     SUBSCRIPTION,
+    Caller,
+    FilterText,
     JsonBody,
     Pool,
     Scopes,
     ServerOf,
     SkipToken,
     Top,
+    When,
     need_api_version,
     page,
 )
@@ -42,50 +47,82 @@ async def existing_group(subscription: str, group: str, pool: Pool, server: Serv
             connection, subscription, location=server.config.location, name=group
         )
     if not found:
-        raise ApiError(
-            404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found."
-        )
+        raise _not_found(group)
     return found[0]
+
+
+def _not_found(group: str) -> ApiError:
+    return ApiError(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found.")
 
 
 Group = Annotated[Stored, Depends(existing_group)]
 
 
 @router.put(GROUP)
-async def put(subscription: str, group: str, body: JsonBody, server: ServerOf) -> Response:
+async def put(
+    subscription: str, group: str, body: JsonBody, server: ServerOf, when: When
+) -> Response:
     """Make a resource group, or change its tags."""
-    reader = Reader(body)
+    given = _given(body)
+    reader = Reader(given)
     if reader.text("location") is None and not reader.faults:
         reader.fault("location", "a resource group needs a location")
     reader.finish()
-    stored, created = await _write(server, subscription, group, redacted(without(body, _READ_ONLY)))
-    return JSONResponse(group_json(stored), status_code=201 if created else 200)
+    stored, created = await _write(server, subscription, group, lambda _: given, when)
+    return _shown(stored, status=201 if created else 200)
 
 
 @router.patch(GROUP)
 async def patch(
-    existing: Group, subscription: str, group: str, body: JsonBody, server: ServerOf
+    subscription: str, group: str, body: JsonBody, server: ServerOf, when: When
 ) -> Response:
-    """Change a resource group's tags; its location is left as it is."""
-    asked = redacted(without(body, (*_READ_ONLY, "location")))  # a group stays where it is
-    model = merge_patch(existing.model, asked)
-    stored, _ = await _write(server, subscription, group, model)
-    return JSONResponse(group_json(stored))
+    """Change a resource group's tags; its location is left as it is. Raises ApiError 404."""
+    changes = without(_given(body), ("location",))  # a group stays where it is
+
+    def change(old: Stored | None) -> Mapping[str, Any]:
+        if old is None:
+            raise _not_found(group)
+        merged: Mapping[str, Any] = merge_patch(old.model, changes)
+        return merged
+
+    stored, _ = await _write(server, subscription, group, change, when)
+    return _shown(stored)
+
+
+def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a body, its known names spelled as Azure does."""
+    given: dict[str, Any] = redacted(without(canonical(body, RESOURCE), _READ_ONLY))
+    return given
+
+
+def _shown(stored: Stored, status: int = 200) -> Response:
+    return JSONResponse(group_json(stored), status_code=status, headers={"ETag": stored.etag})
 
 
 async def _write(
-    server: Server, subscription: str, group: str, model: dict[str, Any]
+    server: Server,
+    subscription: str,
+    group: str,
+    change: Callable[[Stored | None], Mapping[str, Any]],
+    when: Conditions,
 ) -> tuple[Stored, bool]:
+    """Change a group's model; return the group, and whether there was none.
+
+    What is there is read under the lock: of two changes at once, none is lost.
+    """
     id = group_id(subscription, group)
 
     async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Any]]:
+        await store.lock_models(connection)
         known = await resources.groups(
             connection, subscription, location=server.config.location, name=group
         )
+        old = known[0] if known else None
+        need(when, None if old is None else old.etag)
         now = server.context.now()
-        stored = Stored(id=known[0].id if known else id, model=model, created_at=now)
+        stored = Stored(id=id if old is None else old.id, model=change(old), created_at=now)
         await resources.save_group(connection, stored, now)
-        return (stored, not known), []
+        return (stored, old is None), []
 
     return await server.transact(work)
 
@@ -93,7 +130,7 @@ async def _write(
 @router.get(GROUP)
 async def get(existing: Group) -> Response:
     """Return a resource group; one is there as soon as a resource is in it."""
-    return JSONResponse(group_json(existing))
+    return _shown(existing)
 
 
 @router.head(GROUP)
@@ -107,23 +144,32 @@ async def head(subscription: str, group: str, pool: Pool, server: ServerOf) -> R
 
 
 @router.delete(GROUP)
-async def delete(request: Request, subscription: str, group: str, server: ServerOf) -> Response:
+async def delete(
+    request: Request, subscription: str, group: str, server: ServerOf, when: When
+) -> Response:
     """Delete a resource group with everything in it. Raises ApiError 404."""
-    operation = await delete_group(server, subscription, group)
+    operation = await delete_group(server, subscription, group, when)
     if operation is None:
-        raise ApiError(
-            404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found."
-        )
+        raise _not_found(group)
     return accepted(request, server, operation)
 
 
 @router.get(SUBSCRIPTION + "/resourceGroups")
-async def list_all(request: Request, subscription: str, pool: Pool, server: ServerOf) -> Response:
-    """Return the resource groups of a subscription that the client may see, or see a part of."""
-    principal: Principal = request.state.principal
+async def list_all(
+    subscription: str, pool: Pool, server: ServerOf, principal: Caller, filter: FilterText = ""
+) -> Response:
+    """Return the resource groups of a subscription that the client may see, or see a part of.
+
+    `$filter` by a tag: `tagName eq '…'`, with `and tagValue eq '…'` too.
+    """
+    wanted = parse_tag_filter(filter)
     async with pool.acquire() as connection:
         found = await resources.groups(connection, subscription, location=server.config.location)
-    shown = [group_json(each) for each in found if principal.sees(each.id)]
+    shown = [
+        group_json(each)
+        for each in found
+        if principal.sees(each.id) and wanted(each.model.get("tags"))
+    ]
     return JSONResponse({"value": shown})
 
 
@@ -135,7 +181,7 @@ async def list_resources(
     pool: Pool,
     server: ServerOf,
     scopes: Scopes,
-    filter: Annotated[str, Query(alias="$filter")] = "",
+    filter: FilterText = "",
     top: Top = None,
     skip_token: SkipToken = "",
 ) -> Response:

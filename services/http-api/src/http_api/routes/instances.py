@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from rollcall_contracts.events import Event, InstanceProtectionChanged, ModelDeployRequested
 from rollcall_kit.outbox import Connection
 
-from http_api import progress, queries
+from http_api import progress, queries, store
 from http_api.domain.asking import read_instance_ids
 from http_api.domain.instance_filter import Filter, parse_filter
 from http_api.domain.operations import Kind, Operation
@@ -21,15 +22,17 @@ from http_api.domain.present.instances import (
 )
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.protection import read_protection
-from http_api.errors import ApiError
+from http_api.errors import ApiError, need
 from http_api.routes.common import (
     SET,
+    FilterText,
     JsonBody,
     Pool,
     ScaleSet,
     ServerOf,
     SkipToken,
     Top,
+    When,
     need_api_version,
     page,
 )
@@ -67,7 +70,7 @@ async def list_all(
     pool: Pool,
     server: ServerOf,
     expand: Expand = "",
-    filter: Annotated[str, Query(alias="$filter")] = "",
+    filter: FilterText = "",
     top: Top = None,
     skip_token: SkipToken = "",
 ) -> Response:
@@ -109,7 +112,8 @@ Instance = Annotated[InstanceRow, Depends(existing_instance)]
 @router.get(INSTANCES + "/{instance_id}")
 async def get(scale_set: ScaleSet, instance: Instance, expand: Expand = "") -> Response:
     """Return one instance."""
-    return JSONResponse(instance_json(scale_set, instance, with_view=wants_view(expand)))
+    shown = instance_json(scale_set, instance, with_view=wants_view(expand))
+    return JSONResponse(shown, headers={"ETag": instance.etag})
 
 
 @router.put(INSTANCES + "/{instance_id}")
@@ -120,39 +124,64 @@ async def put(
     body: JsonBody,
     server: ServerOf,
     asked: Asking,
+    when: When,
 ) -> Response:
     """Protect an instance, or no longer; the rest of its model is the set's, and left alone."""
     wanted = read_protection(body)
-    headers: dict[str, str] = {}
-    if wanted is not None:
+
+    async def work(
+        connection: Connection,
+    ) -> tuple[tuple[InstanceRow, Operation | None], list[Event]]:
+        now = server.context.now()
+        await store.lock_models(connection)
+        row = await as_asked(connection, scale_set, instance.id, now)
+        if row is None:
+            raise _no_instances(scale_set.name, [instance.id], status=404)
+        need(when, row.etag)
+        if wanted is None:
+            return (row, None), []
+        row = replace(
+            row,
+            protect_from_scale_in=wanted.scale_in,
+            protect_from_scale_set_actions=wanted.set_actions,
+        )
         goal = {
-            "id": instance.id,
+            "id": row.id,
             "scale_in": wanted.scale_in,
             "set_actions": wanted.set_actions,
         }
+        begun = await progress.begin(connection, Kind.PROTECTION, scale_set.id, asked, now, goal)
         event = InstanceProtectionChanged(
             scale_set=scale_set.id,
-            instance_id=instance.id,
+            instance_id=row.id,
             protect_from_scale_in=wanted.scale_in,
             protect_from_scale_set_actions=wanted.set_actions,
         )
+        return (row, begun), [event]  # also where it is so already: another may be on its way
 
-        async def work(connection: Connection) -> tuple[Operation, list[Event]]:
-            now = server.context.now()
-            begun = await progress.begin(
-                connection, Kind.PROTECTION, scale_set.id, asked, now, goal
-            )
-            return begun, [event]  # also where the view says so already: another may be on its way
+    row, operation = await server.transact(work)
+    headers = {"ETag": row.etag}
+    if operation is not None:
+        headers |= operation_headers(request, server, operation, location=False)
+    return JSONResponse(instance_json(scale_set, row, with_view=False), headers=headers)
 
-        operation = await server.transact(work)
-        headers = operation_headers(request, server, operation, location=False)
-        instance = replace(
-            instance,
-            protect_from_scale_in=wanted.scale_in,
-            protect_from_scale_set_actions=wanted.set_actions,
-        )
-    shown = instance_json(scale_set, instance, with_view=False)
-    return JSONResponse(shown, headers=headers)
+
+async def as_asked(
+    connection: Connection, scale_set: StoredScaleSet, id: str, now: datetime
+) -> InstanceRow | None:
+    """Return an instance with the protection that was asked for last, taken over or not yet.
+
+    The caller holds `lock_models`: of two clients that write what they read, one is refused.
+    """
+    row = await queries.instance(connection, scale_set.id, id)
+    last = await progress.unfinished(connection, scale_set.id, id, now)
+    if row is None or last is None or last.kind is not Kind.PROTECTION:
+        return row
+    return replace(
+        row,
+        protect_from_scale_in=last.goal["scale_in"],
+        protect_from_scale_set_actions=last.goal["set_actions"],
+    )
 
 
 @router.get(INSTANCES + "/{instance_id}/instanceView")

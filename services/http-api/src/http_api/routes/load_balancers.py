@@ -10,18 +10,19 @@ from rollcall_contracts.events import Event
 from rollcall_kit.outbox import Connection
 
 from http_api import progress, store
-from http_api.domain.merging import READ_ONLY, without
+from http_api.domain.conditions import Conditions
 from http_api.domain.operations import Kind, Operation
-from http_api.domain.present.scale_sets import CHILDREN, Stored, load_balancer_json
+from http_api.domain.parts import find_part, part_kind, read_part, with_part
+from http_api.domain.present.scale_sets import Stored, load_balancer_json
 from http_api.domain.resource_ids import LOAD_BALANCERS, ResourceId
-from http_api.domain.secrets import redacted
-from http_api.errors import not_found
+from http_api.errors import need, not_found
 from http_api.routes.common import (
     BALANCER,
     GROUP,
     SUBSCRIPTION,
     BalancerPlace,
     JsonBody,
+    NoFilter,
     Pool,
     Scopes,
     ServerOf,
@@ -54,14 +55,18 @@ Balancer = Annotated[Stored, Depends(existing_balancer)]
 async def put(place: BalancerPlace, body: JsonBody, server: ServerOf, when: When) -> Response:
     """Create a load balancer, or change what the body names."""
     stored, created = await write_load_balancer(server, place, body, patch=False, when=when)
-    return JSONResponse(load_balancer_json(stored), status_code=201 if created else 200)
+    return JSONResponse(
+        load_balancer_json(stored),
+        status_code=201 if created else 200,
+        headers={"ETag": stored.etag},
+    )
 
 
 @router.patch(BALANCER)
 async def patch(place: BalancerPlace, body: JsonBody, server: ServerOf, when: When) -> Response:
     """Change a load balancer by a JSON merge patch."""
     stored, _ = await write_load_balancer(server, place, body, patch=True, when=when)
-    return JSONResponse(load_balancer_json(stored))
+    return JSONResponse(load_balancer_json(stored), headers={"ETag": stored.etag})
 
 
 @router.get(BALANCER)
@@ -79,42 +84,36 @@ async def list_parts(balancer: Balancer, kind: str) -> Response:
 @router.get(BALANCER + "/{kind}/{part}")
 async def get_part(balancer: Balancer, kind: str, part: str) -> Response:
     """Return one part of a load balancer."""
-    found = _find(_parts(balancer, kind), part)
+    found = find_part(_parts(balancer, kind), part)
     if found is None:
         raise not_found(f"{LOAD_BALANCERS}/{balancer.name}/{kind}", part, balancer.id.split("/")[4])
     return JSONResponse(found)
 
 
-def _find(parts: list[Any], name: str) -> Any:
-    for each in parts:
-        if isinstance(each, Mapping) and str(each.get("name")).lower() == name.lower():
-            return each
-    return None
-
-
 def _parts(balancer: Stored, kind: str) -> list[Any]:
-    names = {each.lower(): each for each in CHILDREN[LOAD_BALANCERS.lower()]}
-    if kind.lower() not in names:
+    spelled = part_kind(LOAD_BALANCERS, kind)
+    if spelled is None:
         raise HTTPException(404)
-    properties = load_balancer_json(balancer)["properties"]
-    return list(properties.get(names[kind.lower()]) or [])
+    parts: list[Any] = load_balancer_json(balancer)["properties"][spelled]
+    return parts
 
 
 @router.put(RULE)
-async def put_rule(place: BalancerPlace, rule: str, body: JsonBody, server: ServerOf) -> Response:
+async def put_rule(
+    place: BalancerPlace, rule: str, body: JsonBody, server: ServerOf, when: When
+) -> Response:
     """Keep an inbound NAT rule, the one part that has a PUT of its own. Raises ApiError 404."""
-    item = {**redacted(without(body, READ_ONLY)), "name": rule}
-    stored, was_missing = await _change_rules(server, place, rule, item)
-    shown = _find(_parts(stored, RULES), rule)
+    stored, was_missing = await _change_rules(server, place, rule, read_part(body, rule), when)
+    shown = find_part(_parts(stored, RULES), rule)
     return JSONResponse(shown, status_code=201 if was_missing else 200)
 
 
 @router.delete(RULE)
 async def delete_rule(
-    request: Request, place: BalancerPlace, rule: str, server: ServerOf
+    request: Request, place: BalancerPlace, rule: str, server: ServerOf, when: When
 ) -> Response:
     """Forget an inbound NAT rule; 204 if there is none. Raises ApiError 404."""
-    stored, was_missing = await _change_rules(server, place, rule, None)
+    stored, was_missing = await _change_rules(server, place, rule, None, when)
     if was_missing:
         return Response(status_code=204)
 
@@ -127,7 +126,7 @@ async def delete_rule(
 
 
 async def _change_rules(
-    server: Server, place: ResourceId, name: str, item: Mapping[str, Any] | None
+    server: Server, place: ResourceId, name: str, item: Mapping[str, Any] | None, when: Conditions
 ) -> tuple[Stored, bool]:
     """Put a rule in, or take it out; return the load balancer, and whether the rule was missing."""
 
@@ -136,27 +135,23 @@ async def _change_rules(
         old = await store.load_balancer(connection, place.key)
         if old is None:
             raise not_found(LOAD_BALANCERS, place.name, place.group)
-        properties = dict(old.model.get("properties") or {})
-        before = properties.get(RULES) or []
-        known = _find(before, name)
-        after = [each for each in before if each is not known]
-        if item is not None:
-            after.append(item)
-        stored = replace(old, model={**old.model, "properties": {**properties, RULES: after}})
+        was_missing = find_part(_parts(old, RULES), name) is None
+        need(when, None if was_missing else old.etag)  # a part has the etag of its resource
+        stored = replace(old, model=with_part(old.model, RULES, name, item))
         await store.save_load_balancer(connection, place, stored, server.context.now())
-        return (stored, known is None), []
+        return (stored, was_missing), []
 
     return await server.transact(work)
 
 
 @router.delete(BALANCER)
-async def delete(request: Request, place: BalancerPlace, server: ServerOf) -> Response:
+async def delete(request: Request, place: BalancerPlace, server: ServerOf, when: When) -> Response:
     """Delete a load balancer that no scale set uses; 204 if there is none."""
-    return accepted(request, server, await delete_load_balancer(server, place))
+    return accepted(request, server, await delete_load_balancer(server, place, when))
 
 
-@router.get(f"{SUBSCRIPTION}/providers/{LOAD_BALANCERS}")
-@router.get(f"{GROUP}/providers/{LOAD_BALANCERS}")
+@router.get(f"{SUBSCRIPTION}/providers/{LOAD_BALANCERS}", dependencies=[NoFilter])
+@router.get(f"{GROUP}/providers/{LOAD_BALANCERS}", dependencies=[NoFilter])
 async def list_all(
     request: Request,
     pool: Pool,

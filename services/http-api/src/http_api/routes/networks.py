@@ -10,18 +10,20 @@ from rollcall_contracts.events import Event
 from rollcall_kit.outbox import Connection
 
 from http_api import progress, resources, store
-from http_api.domain.documents import Reader
-from http_api.domain.merging import READ_ONLY, merge_patch, without
+from http_api.domain import parts
+from http_api.domain.conditions import Conditions
+from http_api.domain.merging import merge_patch
 from http_api.domain.operations import Kind, Operation
+from http_api.domain.parts import find_part, read_part, read_resource, with_part
 from http_api.domain.present.catalog import KEPT_TYPES
-from http_api.domain.present.scale_sets import CHILDREN, Stored, kept_json
+from http_api.domain.present.scale_sets import Stored, kept_json
 from http_api.domain.resource_ids import ResourceId, resource_id
-from http_api.domain.secrets import redacted
 from http_api.errors import need, not_found
 from http_api.routes.common import (
     GROUP,
     SUBSCRIPTION,
     JsonBody,
+    NoFilter,
     Pool,
     Scopes,
     ServerOf,
@@ -70,20 +72,21 @@ async def existing_resource(pool: Pool, place: KeptPlace) -> Stored:
 Kept = Annotated[Stored, Depends(existing_resource)]
 
 
-def _kept_model(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a body. Raises ModelError."""
-    reader = Reader(body)
-    if not isinstance(body.get("properties") or {}, Mapping):
-        reader.fault("properties", "properties must be an object")
-    reader.finish()
-    kept: dict[str, Any] = redacted(without(body, READ_ONLY))
-    return kept
+def kind_of_part(type: KeptType, part_kind: str) -> str:
+    """Return the kind of parts in the path. Raises HTTPException 404 where there is none such."""
+    found = parts.part_kind(type, part_kind)
+    if found is None:
+        raise HTTPException(404)
+    return found
+
+
+PartKind = Annotated[str, Depends(kind_of_part)]
 
 
 @router.put(KEPT)
 async def put(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) -> Response:
     """Keep a resource as it is given."""
-    model = _kept_model(body)
+    model = read_resource(body, place.type)
 
     async def work(connection: Connection) -> tuple[tuple[Stored, bool], list[Event]]:
         await store.lock_models(connection)
@@ -99,12 +102,17 @@ async def put(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) ->
         return (stored, old is None), []
 
     stored, created = await server.transact(work)
-    return JSONResponse(kept_json(stored, place.type), status_code=201 if created else 200)
+    return JSONResponse(
+        kept_json(stored, place.type),
+        status_code=201 if created else 200,
+        headers={"ETag": stored.etag},
+    )
 
 
 @router.patch(KEPT)
 async def patch(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) -> Response:
     """Change a kept resource by a JSON merge patch."""
+    changes = read_resource(body, place.type)
 
     async def work(connection: Connection) -> tuple[Stored, list[Event]]:
         await store.lock_models(connection)
@@ -112,11 +120,12 @@ async def patch(place: KeptPlace, body: JsonBody, server: ServerOf, when: When) 
         if old is None:
             raise not_found(place.type, place.name, place.group)
         need(when, old.etag)
-        stored = replace(old, model=merge_patch(old.model, _kept_model(body)))
+        stored = replace(old, model=merge_patch(old.model, changes))
         await resources.save_resource(connection, place, stored, server.context.now())
         return stored, []
 
-    return JSONResponse(kept_json(await server.transact(work), place.type))
+    stored = await server.transact(work)
+    return JSONResponse(kept_json(stored, place.type), headers={"ETag": stored.etag})
 
 
 @router.get(KEPT)
@@ -126,10 +135,13 @@ async def get(place: KeptPlace, kept: Kept) -> Response:
 
 
 @router.delete(KEPT)
-async def delete(request: Request, place: KeptPlace, server: ServerOf) -> Response:
+async def delete(request: Request, place: KeptPlace, server: ServerOf, when: When) -> Response:
     """Forget a kept resource; 204 if there is none."""
 
     async def work(connection: Connection) -> tuple[Operation | None, list[Event]]:
+        await store.lock_models(connection)
+        old = await resources.resource(connection, place.key)
+        need(when, None if old is None else old.etag)
         if not await resources.delete_resource(connection, place.key):
             return None, []
         asked = progress.Asked(action="DELETE")
@@ -139,8 +151,8 @@ async def delete(request: Request, place: KeptPlace, server: ServerOf) -> Respon
     return accepted(request, server, await server.transact(work))
 
 
-@router.get(SUBSCRIPTION + KIND)
-@router.get(GROUP + KIND)
+@router.get(SUBSCRIPTION + KIND, dependencies=[NoFilter])
+@router.get(GROUP + KIND, dependencies=[NoFilter])
 async def list_all(
     request: Request,
     type: KeptType,
@@ -167,41 +179,42 @@ async def list_all(
 
 
 @router.get(PARTS)
-async def list_parts(place: KeptPlace, kept: Kept, part_kind: str) -> Response:
+async def list_parts(place: KeptPlace, kept: Kept, kind: PartKind) -> Response:
     """Return a resource's parts, such as a network's subnets."""
-    name = _part_kind(place, part_kind)
-    return JSONResponse({"value": kept_json(kept, place.type)["properties"].get(name) or []})
+    return JSONResponse({"value": kept_json(kept, place.type)["properties"][kind]})
 
 
 @router.get(PART)
-async def get_part(place: KeptPlace, kept: Kept, part_kind: str, part: str) -> Response:
+async def get_part(place: KeptPlace, kept: Kept, kind: PartKind, part: str) -> Response:
     """Return one part of a resource."""
-    name = _part_kind(place, part_kind)
-    shown = _find(kept_json(kept, place.type)["properties"].get(name), part)
+    shown = find_part(kept_json(kept, place.type)["properties"][kind], part)
     if shown is None:
-        raise not_found(f"{place.type}/{place.name}/{name}", part, place.group)
+        raise not_found(f"{place.type}/{place.name}/{kind}", part, place.group)
     return JSONResponse(shown)
 
 
 @router.put(PART)
 async def put_part(
-    place: KeptPlace, part_kind: str, part: str, body: JsonBody, server: ServerOf
+    place: KeptPlace, kind: PartKind, part: str, body: JsonBody, server: ServerOf, when: When
 ) -> Response:
     """Keep one part of a resource, such as a subnet. Raises ApiError 404 without the resource."""
-    name = _part_kind(place, part_kind)
-    item = {**redacted(without(body, READ_ONLY)), "name": part}
-    stored, created = await _change_parts(server, place, name, part, item)
-    shown = _find(kept_json(stored, place.type)["properties"][name], part)
+    item = read_part(body, part)
+    stored, created = await _change_parts(server, place, kind, part, item, when)
+    shown = find_part(kept_json(stored, place.type)["properties"][kind], part)
     return JSONResponse(shown, status_code=201 if created else 200)
 
 
 @router.delete(PART)
 async def delete_part(
-    request: Request, place: KeptPlace, part_kind: str, part: str, server: ServerOf
+    request: Request,
+    place: KeptPlace,
+    kind: PartKind,
+    part: str,
+    server: ServerOf,
+    when: When,
 ) -> Response:
     """Forget one part of a resource; 204 if there is none."""
-    name = _part_kind(place, part_kind)
-    stored, was_missing = await _change_parts(server, place, name, part, None)
+    stored, was_missing = await _change_parts(server, place, kind, part, None, when)
     if was_missing:
         return Response(status_code=204)
 
@@ -214,7 +227,12 @@ async def delete_part(
 
 
 async def _change_parts(
-    server: ServerOf, place: ResourceId, kind: str, part: str, item: Mapping[str, Any] | None
+    server: ServerOf,
+    place: ResourceId,
+    kind: str,
+    part: str,
+    item: Mapping[str, Any] | None,
+    when: Conditions,
 ) -> tuple[Stored, bool]:
     """Put a part in, or take it out; return the resource, and whether the part was missing."""
 
@@ -223,30 +241,10 @@ async def _change_parts(
         old = await resources.resource(connection, place.key)
         if old is None:
             raise not_found(place.type, place.name, place.group)
-        properties = dict(old.model.get("properties") or {})
-        before = properties.get(kind)
-        parts = before if isinstance(before, list) else []
-        known = _find(parts, part)
-        after = [each for each in parts if each is not known]
-        if item is not None:
-            after.append(item)
-        model = {**old.model, "properties": {**properties, kind: after}}
-        stored = replace(old, model=model)
+        known = find_part((old.model.get("properties") or {}).get(kind), part)
+        need(when, None if known is None else old.etag)  # a part has the etag of its resource
+        stored = replace(old, model=with_part(old.model, kind, part, item))
         await resources.save_resource(connection, place, stored, server.context.now())
         return (stored, known is None), []
 
     return await server.transact(work)
-
-
-def _part_kind(place: ResourceId, kind: str) -> str:
-    for known in CHILDREN.get(place.type.lower(), ()):
-        if known.lower() == kind.lower():
-            return known
-    raise HTTPException(404)
-
-
-def _find(parts: Any, name: str) -> Any:
-    for each in parts if isinstance(parts, list) else []:
-        if isinstance(each, Mapping) and str(each.get("name")).lower() == name.lower():
-            return each
-    return None

@@ -20,7 +20,9 @@ from http_api.routes.common import (
     SET,
     SUBSCRIPTION,
     ApiVersion,
+    Caller,
     JsonBody,
+    NoFilter,
     Pool,
     ScaleSet,
     ScaleSetPlace,
@@ -45,10 +47,13 @@ async def put(
     server: ServerOf,
     when: When,
     version: ApiVersion,
+    principal: Caller,
 ) -> Response:
     """Create a scale set, or change what the body names. 202 would break every SDK."""
     body = from_older(body, version)
-    written = await write_scale_set(server, place, body, patch=False, when=when)
+    written = await write_scale_set(
+        server, place, body, patch=False, principal=principal, when=when
+    )
     return await _written(request, server, written, version)
 
 
@@ -60,10 +65,11 @@ async def patch(
     server: ServerOf,
     when: When,
     version: ApiVersion,
+    principal: Caller,
 ) -> Response:
     """Change a scale set by a JSON merge patch."""
     body = from_older(body, version)
-    written = await write_scale_set(server, place, body, patch=True, when=when)
+    written = await write_scale_set(server, place, body, patch=True, principal=principal, when=when)
     return await _written(request, server, written, version)
 
 
@@ -97,9 +103,9 @@ async def get_view(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Respons
     return JSONResponse(set_view_json(scale_set, counts, alike, state, server.context.now()))
 
 
-@router.get(f"{SUBSCRIPTION}/providers/{SCALE_SETS}")
-@router.get(f"{GROUP}/providers/{SCALE_SETS}")
-@router.get(SUBSCRIPTION + LOCATION + "/virtualMachineScaleSets")
+@router.get(f"{SUBSCRIPTION}/providers/{SCALE_SETS}", dependencies=[NoFilter])
+@router.get(f"{GROUP}/providers/{SCALE_SETS}", dependencies=[NoFilter])
+@router.get(SUBSCRIPTION + LOCATION + "/virtualMachineScaleSets", dependencies=[NoFilter])
 async def list_all(
     request: Request,
     pool: Pool,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from http_api.domain.conditions import etag_of
 from http_api.domain.documents import at
 from http_api.domain.present.scale_sets import StoredScaleSet
 from http_api.domain.resource_ids import SCALE_SETS
@@ -55,6 +56,17 @@ class InstanceRow:
     wish: str = "running"  # a person's, of its power
     power_due: str | None = None  # what its agent is still to be asked for
     agent_answers: bool = True  # its host's agent was heard of lately
+
+    @property
+    def etag(self) -> str:
+        """Return what changes with each OS disk and with what a client may write: its protection.
+
+        Not with its health or its phase, or a client could hardly write what it has read.
+        """
+        return etag_of(
+            *(self.id, self.attempt, self.version, self.generation),
+            *(self.protect_from_scale_in, self.protect_from_scale_set_actions),
+        )
 
 
 def instance_json(
@@ -106,6 +118,7 @@ def instance_json(
         "type": f"{SCALE_SETS}/virtualMachines",
         "location": scale_set.location,
         "instanceId": instance.id,
+        "etag": instance.etag,
         "sku": {k: v for k, v in (scale_set.model.get("sku") or {}).items() if k != "capacity"},
         "properties": properties,
     }

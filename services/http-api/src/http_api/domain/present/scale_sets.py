@@ -10,25 +10,9 @@ from rollcall_contracts.model import LATEST, ImageReference
 
 from http_api.domain.conditions import etag_of
 from http_api.domain.documents import at
+from http_api.domain.parts import CHILDREN
 from http_api.domain.policy import upgrade_policy_json
 from http_api.domain.resource_ids import LOAD_BALANCERS, SCALE_SETS
-
-# Parts that have ids of their own, by the type of their resource; SDKs refer to them by it.
-CHILDREN: Mapping[str, tuple[str, ...]] = {
-    LOAD_BALANCERS.lower(): (
-        "frontendIPConfigurations",
-        "backendAddressPools",
-        "loadBalancingRules",
-        "probes",
-        "inboundNatRules",
-        "inboundNatPools",
-        "outboundRules",
-    ),
-    "microsoft.network/virtualnetworks": ("subnets", "virtualNetworkPeerings"),
-    "microsoft.network/networksecuritygroups": ("securityRules", "defaultSecurityRules"),
-    "microsoft.network/routetables": ("routes",),
-    "microsoft.network/networkinterfaces": ("ipConfigurations",),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,12 +181,16 @@ def load_balancer_json(stored: Stored) -> dict[str, Any]:
 def kept_json(stored: Stored, type: str) -> dict[str, Any]:
     """Return a resource that is given back as it came, with an id for each of its parts.
 
-    Parts that it has none of are empty lists, as in Azure: az reads them without asking.
+    Parts that it has none of are empty lists, as in Azure: az reads them without asking. So is
+    what was stored as parts and is no list.
     """
     properties = dict(stored.model.get("properties") or {})
     for kind in CHILDREN.get(type.lower(), ()):
-        if isinstance(properties.setdefault(kind, []), list):
-            properties[kind] = [_child_json(stored, type, kind, item) for item in properties[kind]]
+        parts = properties.get(kind)
+        properties[kind] = [
+            _child_json(stored, type, kind, item)
+            for item in (parts if isinstance(parts, list) else [])
+        ]
     return {
         "id": stored.id,
         "name": stored.name,
