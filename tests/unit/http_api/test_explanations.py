@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from http_api.domain.access import OWNER, Grant, Principal, Role
 from http_api.domain.measuring import measure
 from http_api.domain.present.explanations import (
     FleetRow,
@@ -14,7 +15,7 @@ from http_api.domain.present.explanations import (
     explanation_json,
     state_json,
 )
-from http_api.domain.present.images import HoldRow
+from http_api.domain.present.images import HoldRow, holds_for
 from http_api.domain.present.instances import InstanceRow
 from http_api.domain.present.upgrades import ResultRow, UpgradeRow, latest_json
 from rollcall_contracts.model import (
@@ -212,6 +213,15 @@ HOLD = HoldRow(
 )
 def test_details_are_what_a_program_needs(changes: dict[str, Any], details: Any) -> None:
     assert explained(scene(**changes))["waitingFor"]["details"] == details
+
+
+def test_where_a_version_failed_is_shown_to_those_who_may_look_there() -> None:
+    group = SET.partition("/providers")[0]
+    own, other = replace(HOLD, by_set=SET), replace(HOLD, by_set=SET.replace("/s/", "/other/"))
+    grants = (Grant(role=Role.READER, scope=group.lower()),)
+    shown = holds_for(Principal(name="a", id="1", grants=grants), [own, other])
+    assert shown == [own, replace(other, by_set="", upgrade_id="")]
+    assert holds_for(OWNER, [own, other]) == [own, other]
 
 
 def test_details_of_a_held_version() -> None:

@@ -10,9 +10,10 @@ from rollcall_kit.outbox import Connection
 
 from http_api import insight, queries
 from http_api.domain.present.explanations import Scene, explanation_json, state_json
+from http_api.domain.present.images import holds_for
 from http_api.domain.present.upgrades import upgrade_json
 from http_api.errors import ApiError
-from http_api.routes.common import SET, Pool, ScaleSet, ServerOf, need_api_version
+from http_api.routes.common import SET, Caller, Pool, ScaleSet, ServerOf, need_api_version
 from http_api.routes.hooks import current_hook
 
 router = APIRouter(tags=["explanations"], dependencies=[Depends(need_api_version)])
@@ -29,7 +30,10 @@ def one_moment(connection: Connection) -> AbstractAsyncContextManager[None]:
 
 @router.get(SET + "/explain")
 async def explain(
-    scale_set: ScaleSet, pool: Pool, top: Annotated[int, Query(alias="$top", ge=1, le=1000)] = 20
+    scale_set: ScaleSet,
+    pool: Pool,
+    principal: Caller,
+    top: Annotated[int, Query(alias="$top", ge=1, le=1000)] = 20,
 ) -> Response:
     """Return what the set waits for, its last `$top` decisions, and each instance's part."""
     async with pool.acquire() as connection, one_moment(connection):
@@ -43,7 +47,9 @@ async def explain(
             scale_set=scale_set.id,
             fleet=fleet,
             hook=await current_hook(connection, scale_set),
-            holds=await queries.holds(connection, "/".join(scale_set.image.stream)),
+            holds=holds_for(
+                principal, await queries.holds(connection, "/".join(scale_set.image.stream))
+            ),
             upgrade=upgrade,
             results=await queries.results(connection, upgrade.id) if upgrade else [],
             instances=await queries.instances(connection, scale_set.id, limit=EVERYTHING),
@@ -53,7 +59,7 @@ async def explain(
 
 
 @router.get(SET + "/state")
-async def state(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Response:
+async def state(scale_set: ScaleSet, pool: Pool, server: ServerOf, principal: Caller) -> Response:
     """Return everything from which the set can be rebuilt elsewhere, as of one moment."""
     async with pool.acquire() as connection, one_moment(connection):
         fleet = await queries.fleet(connection, scale_set.id)
@@ -68,7 +74,7 @@ async def state(scale_set: ScaleSet, pool: Pool, server: ServerOf) -> Response:
             fleet,
             await insight.whole_rows(connection, scale_set.id),
             images=await queries.images(connection, stream),
-            holds=await queries.holds(connection, stream),
+            holds=holds_for(principal, await queries.holds(connection, stream)),
             durations=await insight.durations(connection, scale_set.id),
             now=server.context.now(),
         )

@@ -1,12 +1,14 @@
 """Image lists (M22): bare JSON arrays, as Azure gives them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from rollcall_contracts.model import Image, ImageReference
 from rollcall_contracts.versions import version_key
+
+from http_api.domain.access import Principal, needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,19 @@ class HoldRow:
     quarantine: bool
     error: Mapping[str, Any]
     held_at: datetime
+
+
+def holds_for(principal: Principal, holds: Iterable[HoldRow]) -> list[HoldRow]:
+    """Return holds as they are shown to somebody: that a version is held, and why.
+
+    In which set that happened, and in which upgrade, is for those who may look at that set.
+    """
+    return [
+        hold
+        if principal.may(needed("GET", hold.by_set))
+        else replace(hold, by_set="", upgrade_id="")
+        for hold in holds
+    ]
 
 
 def hold_json(hold: HoldRow) -> dict[str, Any]:
