@@ -72,7 +72,7 @@ demo-libvirt: install ## three upgrades of five domains of libvirt, three of whi
 	@tests/vm/build-test-os $(VM_CACHE)
 	@$(BIN)/rollcall demo-libvirt --images $(VM_CACHE) $(ARGS)
 
-demo-docker: install ## two upgrades of ten containers of a Docker engine: one good, one bad
+demo-docker: install ## three upgrades of ten containers of a Docker engine: one good, two bad
 	@tests/docker/build-images $(VM_CACHE)/containers
 	@$(BIN)/rollcall demo-docker --images $(VM_CACHE)/containers $(ARGS)
 

@@ -1,4 +1,4 @@
-"""`rollcall demo-docker`: containers, a good image, and one whose application is broken."""
+"""`rollcall demo-docker`: containers, a good image, a broken one, and one that ends at once."""
 
 import hashlib
 import secrets
@@ -27,10 +27,11 @@ def demo_docker(
         ),
     ],
 ) -> None:
-    """Roll three container images through ten containers, and check every promise.
+    """Roll four container images through ten containers, and check every promise.
 
-    A good one arrives everywhere; one whose application is broken is stopped after the first batch,
-    and the old containers come back. Needs a Docker engine. Leaves nothing behind.
+    A good one arrives everywhere; one whose application is broken, and one that cannot start, are
+    each stopped after the first batch, and the old containers come back. Needs a Docker engine.
+    Leaves nothing behind.
 
     The upgrade history, in Azure's JSON, is printed last. Exits with 0 only if every check held.
     """
@@ -42,8 +43,16 @@ def demo_docker(
         name="demo-docker",
         what="containers",
         images=images,
-        files={"1.0.0": "v1.tar", "2.0.0": "v2.tar", "3.0.0": "v3-broken.tar"},
-        bad={"3.0.0": "runs, and whose application does not answer"},
+        files={
+            "1.0.0": "v1.tar",
+            "2.0.0": "v2.tar",
+            "3.0.0": "v3-broken.tar",
+            "4.0.0": "v4-unstartable.tar",
+        },
+        bad={
+            "3.0.0": "runs, and whose application does not answer",
+            "4.0.0": "ends at once",
+        },
         capacity=CAPACITY,
         batch=BATCH,
         health_timeout="PT10S",
@@ -52,6 +61,7 @@ def demo_docker(
     environment = {
         "ROLLCALL_DRIVER": "docker",
         "ROLLCALL_STOP_GRACE": "5",
+        "ROLLCALL_START_SETTLE": "1",  # in which a container that cannot start has ended
         "ROLLCALL_DOCKER_NAMESPACE": namespace,
     }
     ground = Ground(environment=environment, clean=lambda _: remove_all_of(namespace))
@@ -62,16 +72,33 @@ class DockerPlay(Play):
     """What is checked of containers."""
 
     async def check_more(self) -> None:
+        await self._check_failure()
+        await self._check_data_disks()
+
+    async def _check_failure(self) -> None:
+        """Show what the container that could not start said, as the event of its failure has it."""
+        said = ""
+        for event in await self.fleet.events():
+            if event["type"] == "instance.failed.v1" and event["data"]["version"] == "4.0.0":
+                said = event["data"]["error"]["message"]
+        self.view.say(f"  the failure of 4.0.0 says: [dim]{said}[/]")
+        self.outcome.check(
+            "the failure carries the log of the container that ended",
+            "exit code 3" in said and "it cannot start" in said,
+        )
+
+    async def _check_data_disks(self) -> None:
         found: list[list[str]] = []
         async for answer in self.answers("/boots"):
             self.view.say(f"  [dim]boots on a data volume: {' '.join(answer.text.split())}[/]")
             found.append(answer.text.split())
         kept = all(each[:2] == ["1.0.0", "2.0.0"] and each[-1] == "2.0.0" for each in found)
-        # The boots of the broken version, and those of the old containers after it.
+        # The boots of the broken version, and those of the old containers after each bad one; 4.0.0
+        # ended before it wrote anything.
         more = sorted(boot for each in found for boot in each[2:])
         self.outcome.check(
             f"each of {len(found)} data volumes was kept, and counted every boot",
-            len(found) == CAPACITY and kept and more == BATCH * ["2.0.0"] + BATCH * ["3.0.0"],
+            len(found) == CAPACITY and kept and more == 2 * BATCH * ["2.0.0"] + BATCH * ["3.0.0"],
         )
 
 

@@ -131,7 +131,7 @@ class Commands(LazyGroup):
         Entry(
             "demo-docker",
             "rollcall_cli.demo_docker:demo_docker",
-            "Roll three container images through ten containers, and check every promise.",
+            "Roll four container images through ten containers, and check every promise.",
             MACHINE,
         ),
         Entry(
