@@ -37,7 +37,7 @@ OTHER = "2.0"  # of the other line
 class Mood(StrEnum):
     """How much goes wrong."""
 
-    TWIN = "twin"  # messages come twice and in any order, and nothing else
+    TWIN = "twin"  # messages come twice and in any order; people ask for one thing at most
     MILD = "mild"
     ORDINARY = "ordinary"
     BRUTAL = "brutal"
