@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from http_api.deploying import Deployer
+from http_api import deployments
+from http_api.deploying import FAULTS, Deployer
 from http_api.domain.deployments import DEPLOYABLE
 from http_api.inside import Inside
 from http_api.web import ROUTERS
@@ -354,6 +356,90 @@ async def test_a_template_whose_values_cannot_be_kept_is_refused(
         )
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["code"] == "InvalidTemplate"
+
+
+async def test_a_deployment_that_cannot_be_saved_fails_and_holds_up_no_other(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates = Templates(api)
+    save, find = deployments.save, deployments.find
+
+    async def refuses(connection: Any, deployment: Any) -> None:
+        if deployment.name == "bad" and deployment.outputs is not None:
+            deployment = replace(deployment, outputs={"o": {"value": float("inf")}})
+        await save(connection, deployment)
+
+    async def cannot_read(connection: Any, key: str) -> Any:
+        if key.endswith("unreadable"):
+            raise ValueError("what is kept of it is no JSON")
+        return await find(connection, key)
+
+    outputs = {"o": {"type": "int", "value": 1}}
+    for name in ("unreadable", "bad", "good"):
+        assert (await templates.put(template(outputs=outputs), name)).status_code == 201
+    monkeypatch.setattr(deployments, "save", refuses)
+    deployer = Deployer(api.server, Inside(api.server, ROUTERS))
+    with monkeypatch.context() as reading:
+        reading.setattr(deployments, "find", cannot_read)
+        for _ in range(FAULTS):
+            await deployer.round()
+    shown = {
+        name: (await api.get(templates.path(name)))["properties"]
+        for name in ("unreadable", "bad", "good")
+    }
+    states = {name: each["provisioningState"] for name, each in shown.items()}
+    assert states == {"unreadable": "Accepted", "bad": "Failed", "good": "Succeeded"}
+    assert shown["bad"]["error"]["code"] == "InternalServerError"
+    await deployer.round()
+    assert (await api.get(templates.path("unreadable")))["properties"]["outputs"]
+
+
+async def logged_in(api: Any, role: str) -> tuple[str, dict[str, str]]:
+    """Return a new account's id and the headers of its requests."""
+    roles = [{"role": role, "scope": api.group.lower()}]
+    made = await api.http.post("/rollcall/accounts", json={"name": "x", "roles": roles})
+    account = made.json()
+    token = await api.http.post(
+        f"/{account['tenantId']}/oauth2/v2.0/token",
+        data={
+            "grant_type": "client_credentials",
+            "client_id": account["clientId"],
+            "client_secret": account["clientSecret"],
+            "scope": "x/.default",
+        },
+    )
+    headers = {"Authorization": f"Bearer {token.json()['access_token']}"}
+    return str(account["clientId"]), headers
+
+
+@pytest.mark.parametrize("change", ["removed", "reader"])
+async def test_a_deployment_has_the_rights_that_its_deployer_has_at_each_step(
+    api: Any, change: str
+) -> None:
+    templates = Templates(api)
+    account, headers = await logged_in(api, "owner")
+    body = template(kept("one"), kept("two", dependsOn=["one"]))
+    document = {"properties": {"mode": "Incremental", "template": body}}
+    begun = await api.ask("PUT", templates.path(), document, headers=headers)
+    assert begun.status_code == 201, begun.text
+    deployer = Deployer(api.server, Inside(api.server, ROUTERS))
+    await deployer.round()
+    net = f"{api.group}/providers/{NET}/virtualNetworks"
+    assert (await api.ask("GET", f"{net}/one")).status_code == 200
+    if change == "removed":
+        assert (await api.http.delete(f"/rollcall/accounts/{account}")).status_code in (200, 204)
+    else:
+        roles = [{"role": "reader", "scope": api.group.lower()}]
+        path = f"/rollcall/accounts/{account}/roles"
+        changed = await api.http.put(path, json={"roles": roles})
+        assert changed.status_code == 200, changed.text
+    for _ in range(3):
+        await deployer.round()
+    shown = (await api.get(templates.path()))["properties"]
+    assert shown["provisioningState"] == "Failed"
+    expected = "The account that began" if change == "removed" else "AuthorizationFailed"
+    assert expected in json.dumps(shown["error"])
+    assert (await api.ask("GET", f"{net}/two")).status_code == 404
 
 
 async def test_a_deployment_goes_on_where_another_process_left_it(api: Any) -> None:

@@ -51,7 +51,7 @@ class Deployer:
     def __init__(self, server: Server, inside: Inside) -> None:
         self._server = server
         self._inside = inside
-        self._plans: dict[str, tuple[Plan, Principal]] = {}  # by correlation
+        self._plans: dict[str, Plan] = {}  # by correlation
         self._faults: dict[str, int] = {}  # by correlation
 
     async def run(self) -> None:
@@ -71,14 +71,22 @@ class Deployer:
         async with self._server.context.database.acquire() as connection:
             keys = await deployments.open_keys(connection)
         for key in keys:
-            async with self._server.context.database.acquire() as connection:
-                if not await deployments.lock(connection, key):
-                    continue  # another copy of the service is at it
-                try:
-                    await self._advance(connection, key)
-                finally:
-                    await deployments.unlock(connection, key)
+            try:
+                await self._take(key)
+            except DATABASE_AWAY:
+                raise
+            except Exception:  # one that cannot even be read must not hold up those behind it
+                log.exception("deployment_failed", deployment=key)
         return bool(keys)
+
+    async def _take(self, key: str) -> None:
+        async with self._server.context.database.acquire() as connection:
+            if not await deployments.lock(connection, key):
+                return  # another copy of the service is at it
+            try:
+                await self._advance(connection, key)
+            finally:
+                await deployments.unlock(connection, key)
 
     async def _advance(self, connection: Connection, key: str) -> None:
         found = await deployments.find(connection, key)
@@ -86,6 +94,7 @@ class Deployer:
             return
         try:
             moved = await self._step(connection, found)
+            await self._save(connection, found, moved)
         except asyncpg.ForeignKeyViolationError:
             return  # it was deleted meanwhile, with its resource group
         except DATABASE_AWAY:
@@ -93,12 +102,15 @@ class Deployer:
         except Exception:  # one that cannot go on must not hold up the others
             log.exception("deployment_step_failed", deployment=key)
             moved = self._after_fault(found)
-        if moved != found:
-            await deployments.save(connection, moved)
+            await self._save(connection, found, moved)
         if not moved.is_open:
             self._plans.pop(moved.correlation, None)
             self._faults.pop(moved.correlation, None)
             log.info("deployment_ended", deployment=moved.id, state=moved.state)
+
+    async def _save(self, connection: Connection, before: Deployment, after: Deployment) -> None:
+        if after != before:
+            await deployments.save(connection, after)
 
     def _after_fault(self, deployment: Deployment) -> Deployment:
         """Return a deployment that something went wrong with here; it is tried a few times."""
@@ -120,8 +132,9 @@ class Deployer:
         if deployment.cancel_requested:
             return await self._cancel(connection, deployment, steps, now)
         try:
-            plan, principal = await self._plan(connection, deployment)
-        except (TemplateError, SealError) as error:
+            plan = await self._plan(connection, deployment)
+            principal = await _deployer(connection, key)
+        except (TemplateError, SealError, _Gone) as error:
             failure = {"code": "DeploymentFailed", "message": str(error)}
             return _ended(deployment, State.FAILED, now, error=failure)
         run = _Run(self._inside, plan, principal, deployment.id)
@@ -178,12 +191,12 @@ class Deployer:
             error={"code": "DeploymentCanceled", "message": "The deployment was canceled."},
         )
 
-    async def _plan(self, connection: Connection, deployment: Deployment) -> tuple[Plan, Principal]:
+    async def _plan(self, connection: Connection, deployment: Deployment) -> Plan:
         found = self._plans.get(deployment.correlation)
         if found is None:
-            sealed, principal = await deployments.sealed_of(connection, deployment.id.lower())
+            sealed = await deployments.sealed_of(connection, deployment.id.lower())
             text = unseal(self._server.settings.secrets_key, sealed)
-            found = await asyncio.to_thread(plan_of, text), principal
+            found = await asyncio.to_thread(plan_of, text)
             if len(self._plans) >= PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[deployment.correlation] = found
@@ -201,6 +214,21 @@ def _ended(
     return replace(
         deployment, state=state, changed_at=now, ended_at=now, error=error, outputs=outputs
     )
+
+
+class _Gone(Exception):
+    """Whoever deploys has no account any more."""
+
+
+async def _deployer(connection: Connection, key: str) -> Principal:
+    """Return who deploys, with the rights of this moment. Raises _Gone."""
+    found = await deployments.deployer_of(connection, key)
+    if found is None:
+        raise _Gone(
+            "The account that began the deployment was removed, so it writes nothing more: what it "
+            "has written stays. Deploy the template again with another account."
+        )
+    return found
 
 
 class _Refused(Exception):

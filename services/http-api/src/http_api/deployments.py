@@ -7,6 +7,7 @@ from typing import Any
 
 from rollcall_kit.outbox import Connection
 
+from http_api import accounts
 from http_api.domain.access import Grant, Principal, Role
 from http_api.domain.deployments import Deployment, State, Step
 from http_api.domain.resource_ids import ResourceId
@@ -104,6 +105,7 @@ async def begin(
 
     Raises Busy where another request has just begun it.
     """
+    is_account = bool(await accounts.accounts(connection, principal.id))
     await connection.execute("DELETE FROM deployments WHERE key = $1", place.key)
     inserted = await connection.fetchval(
         f"INSERT INTO deployments (key, subscription, resource_group, sealed, principal, "
@@ -113,7 +115,7 @@ async def begin(
         place.subscription.lower(),
         place.group.lower(),
         sealed,
-        json.dumps(_principal_json(principal)),
+        json.dumps({**_principal_json(principal), "is_account": is_account}),
         deployment.id,
         uuid.UUID(deployment.correlation),
         json.dumps(deployment.shown),
@@ -166,10 +168,24 @@ async def delete_of_group(connection: Connection, subscription: str, group: str)
     )
 
 
-async def sealed_of(connection: Connection, key: str) -> tuple[str, Principal]:
-    """Return what is sealed of a deployment, and who deploys."""
-    row = await connection.fetchrow("SELECT sealed, principal FROM deployments WHERE key = $1", key)
-    return row["sealed"], _principal(json.loads(row["principal"]))
+async def sealed_of(connection: Connection, key: str) -> str:
+    """Return what is sealed of a deployment."""
+    return str(await connection.fetchval("SELECT sealed FROM deployments WHERE key = $1", key))
+
+
+async def deployer_of(connection: Connection, key: str) -> Principal | None:
+    """Return who deploys, and what they may do now; None where the account is gone.
+
+    Somebody of an external provider cannot be asked for: they keep what they might do when they
+    began.
+    """
+    kept = json.loads(
+        await connection.fetchval("SELECT principal FROM deployments WHERE key = $1", key)
+    )
+    found = await accounts.accounts(connection, kept["id"])
+    if found:
+        return Principal(name=found[0].name, id=found[0].client_id, grants=found[0].grants)
+    return None if kept.get("is_account") else _principal(kept)
 
 
 async def steps(connection: Connection, key: str) -> list[Step]:

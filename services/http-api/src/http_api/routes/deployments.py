@@ -428,7 +428,7 @@ async def what_if(request: Request, place: Place, raw: RawBody) -> Response:
 async def export_template(deployment: Known, pool: Pool, server: ServerOf) -> Response:
     """Return the template of a deployment, without what is named as a secret."""
     async with pool.acquire() as connection:
-        sealed, _ = await deployments.sealed_of(connection, deployment.id.lower())
+        sealed = await deployments.sealed_of(connection, deployment.id.lower())
     text = await _apart(unseal, server.settings.secrets_key, sealed)
     return JSONResponse({"template": exported(read_inputs(text).template)})
 
