@@ -107,13 +107,13 @@ def _request_change(
     now: datetime,
 ) -> None:
     member = draft.member(instance.id)
-    asked = replace(instance, attempt=order.attempt, since=now, error=None)
-    down = replace(asked, health=Health.UNKNOWN, probed_until=None, deploy=False, booting=False)
     match event:
         case e.InstancesUpgradeRequested():
             draft.put_instance(
-                replace(
-                    down,
+                _taken_down(
+                    instance,
+                    order,
+                    now,
                     phase=InstancePhase.UPGRADING,
                     uncommitted=True,
                     reimage=False,
@@ -123,7 +123,7 @@ def _request_change(
             if member is not None and event.upgrade_id is not None:
                 draft.put_member(replace(member, state=MemberState.UPGRADING, since=now))
         case e.InstancesRestoreRequested():
-            draft.put_instance(replace(down, phase=InstancePhase.RESTORING))
+            draft.put_instance(_taken_down(instance, order, now, phase=InstancePhase.RESTORING))
             if member is not None:
                 draft.put_member(replace(member, state=MemberState.RESTORING, since=now))
         case e.InstancesCommitRequested():
@@ -131,8 +131,17 @@ def _request_change(
         case e.InstancesPowerRequested():
             note_request(draft, instance, order.attempt, event.change, now)
         case e.InstancesDeleteRequested():
-            draft.put_instance(replace(down, phase=InstancePhase.DELETING))
+            draft.put_instance(_taken_down(instance, order, now, phase=InstancePhase.DELETING))
             _leave(draft, instance, now)
+
+
+def _taken_down(
+    instance: Instance, order: e.InstanceOrder, now: datetime, **changes: Any
+) -> Instance:
+    """Return an instance that its agent was asked to take down; all at once, as copies cost."""
+    down = {"attempt": order.attempt, "since": now, "error": None}
+    down |= {"health": Health.UNKNOWN, "probed_until": None, "deploy": False, "booting": False}
+    return replace(instance, **{**down, **changes})
 
 
 def _leave(draft: Draft, instance: Instance, now: datetime) -> None:
