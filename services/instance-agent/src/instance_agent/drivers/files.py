@@ -151,7 +151,9 @@ class Folders:
 
     def process(self) -> Process | None:
         """Return the process that was started last, if it was not stopped; it may be dead."""
-        kept = _read(self.top / "process.json")
+        path = self.top / "process.json"
+        # Not written through, as its process ends with the power; that may leave an empty file.
+        kept = _read(path) if path.exists() and path.stat().st_size else None
         return None if kept is None else Process(**kept)
 
     def keep_process(self, process: Process | None) -> None:
@@ -159,7 +161,7 @@ class Folders:
         if process is None:
             (self.top / "process.json").unlink(missing_ok=True)
         else:
-            _write(self.top / "process.json", asdict(process))
+            _write(self.top / "process.json", asdict(process), lasting=False)
 
     def boot_logs(self) -> list[Path]:
         """Return the logs of boots, oldest first."""
@@ -257,15 +259,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
-    """Write a file whole, and so that it is there after a loss of power."""
+def _write(path: Path, value: dict[str, Any], *, lasting: bool = True) -> None:
+    """Write a file whole, and a lasting one so that it is there after a loss of power."""
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w") as file:
-        file.write(json.dumps(value))
-        file.flush()
-        os.fsync(file.fileno())
+    fresh.write_text(json.dumps(value))
+    if lasting:
+        sync(fresh)
     fresh.rename(path)
-    sync(path.parent)
+    if lasting:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:
