@@ -124,11 +124,17 @@ class Fleet:
 
         A target that was withdrawn, or is not of the model's line any more, is none.
         """
-        if self.upgrade is not None and self.offers(self.upgrade.image):
-            return self.upgrade.image
+        if self._target_of_upgrade is not None:
+            return self._target_of_upgrade
         if self.spec.image.version == LATEST:
             return self.latest
         return next((i for i in self.images if i.version == self.spec.image.version), None)
+
+    @property
+    def _target_of_upgrade(self) -> Image | None:
+        if self.upgrade is None or not self.offers(self.upgrade.image):
+            return None
+        return self.upgrade.image
 
     def target(self, now: datetime) -> Image | None:
         """Return the version that an automatic upgrade goes to: the latest that is old enough."""
@@ -160,18 +166,15 @@ class Fleet:
         Of a set that follows `latest`, not one that is held while there is another; and of those
         not one that is too young, or did not work in it, while there is another.
         """
-        image, upgrade = self.wanted_image, self.upgrade
-        if image is None or self.spec.image.version != LATEST:
-            return image
-        if (
-            upgrade is not None
-            and self.offers(upgrade.image)
-            and (upgrade.is_forced or self.hold_on(upgrade.image.version) is None)
-        ):
-            return upgrade.image
+        target, upgrade = self._target_of_upgrade, self.upgrade
+        if self.spec.image.version != LATEST:
+            return self.wanted_image
+        forced = upgrade is not None and upgrade.is_forced
+        if target is not None and (forced or self.hold_on(target.version) is None):
+            return target
         free = self._not_held()
         good = (i for i in free if i.version != self.barred_version and self.ripe_at(i) <= now)
-        return _highest(good) or _highest(free) or image
+        return _highest(good) or _highest(free) or self.wanted_image
 
     @property
     def image_to_deploy(self) -> Image | None:
