@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rollcall_contracts import events as e
-from rollcall_contracts.model import Drain, FailureCode, RollingPolicy
+from rollcall_contracts.model import Drain, FailureCode, Health, RollingPolicy
 from rollcall_rollout import InstancePhase, MemberState
 from rollcall_rollout.sizing import count_staying
 from rollcall_rollout.state import UpgradeStatus
@@ -206,6 +206,17 @@ def test_a_tolerated_failure_keeps_the_old_instance_and_goes_on() -> None:
     told.run()
     assert told.upgrade.status is UpgradeStatus.COMPLETED
     assert told.versions_now() == {"0": "1.0", "6": "1.1", "7": "1.1", "8": "1.1", "9": "1.1"}
+
+
+def test_one_whose_successor_failed_keeps_its_own_os_disk() -> None:
+    """Also where it has a previous one still, as it was given a new one just before."""
+    reimaged = healthy("0", health=Health.UNKNOWN, booting=True, uncommitted=True, attempt=2)
+    others = {str(i): healthy(str(i)) for i in range(1, 5)}
+    told = world(instances={"0": reimaged, **others})
+    told.fails = creation_fails("5")
+    told.run()
+    assert told.all(e.InstancesRestoreRequested) == []
+    assert told.fleet.instances["0"].version == "1.0"
 
 
 def test_a_creation_of_a_surge_that_failed_is_not_tried_again_as_a_missing_instance() -> None:

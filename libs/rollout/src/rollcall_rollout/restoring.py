@@ -35,13 +35,15 @@ def restorable(fleet: Fleet) -> list[Instance]:
     """Return the failed instances whose previous OS disk is there.
 
     Those that failed for their credentials are left as they are (M40): a restored OS disk would
-    need the same credentials.
+    need the same credentials. One whose successor failed runs on its own OS disk; a previous one
+    that it still has is of before the upgrade.
     """
     failed = sorted(fleet.census.failed.values(), key=lambda member: int(member.id))
     return [
         instance
         for member in failed
         if not refused_credentials(member)
+        and member.replacement is None
         and (instance := fleet.instances.get(member.id)) is not None
         and instance.uncommitted
         and not instance.is_parked
