@@ -13,7 +13,7 @@ from rollcall_contracts.model import Failure, FailureCode, Image, RollingPolicy,
 from rollcall_contracts.versions import version_key
 
 from rollcall_rollout.fleet import Fleet
-from rollcall_rollout.starting import skipped_at_start, upgrade_identity
+from rollcall_rollout.starting import upgrade_identity
 from rollcall_rollout.state import Instance, InstancePhase
 
 ROLLED_BACK = "RolledBack"
@@ -62,8 +62,6 @@ def roll_back(fleet: Fleet, now: datetime) -> list[e.Event]:
             rollback_of=bad,
             reason=f"{len(leaving)} instances go back from {bad} to {previous}{words}",
         ),
-        # What an application wishes of upgrades is no reason to leave it on a bad version.
-        *skipped_at_start(fleet, upgrade_id, there, by_wish=False),
     ]
 
 

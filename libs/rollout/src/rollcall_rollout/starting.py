@@ -214,7 +214,7 @@ def _started(fleet: Fleet, target: Image, by: StartedBy, now: datetime) -> list[
             f"{target.version}; {share}{', overridden' if fleet.start_override else ''}{words}"
         ),
     )
-    return [started, *skipped_at_start(fleet, upgrade_id, behind)]
+    return [started, *_skipped_at_start(fleet, upgrade_id, behind)]
 
 
 def upgrade_identity(fleet: Fleet, target: Image, now: datetime) -> str:
@@ -223,13 +223,11 @@ def upgrade_identity(fleet: Fleet, target: Image, now: datetime) -> str:
     return str(uuid5(NAMESPACE_URL, identity))
 
 
-def skipped_at_start(
-    fleet: Fleet, upgrade_id: str, instances: list[Instance], *, by_wish: bool = True
-) -> list[e.Event]:
+def _skipped_at_start(fleet: Fleet, upgrade_id: str, instances: list[Instance]) -> list[e.Event]:
     """Leave out what is protected or powered off, and what asks for it (read only now, METR)."""
     ids: dict[str, list[str]] = {}
     for why in (PROTECTED, BY_WISH, POWERED_OFF):
-        ids[why] = [i.id for i in instances if _left_out_for(i, by_wish=by_wish) == why]
+        ids[why] = [i.id for i in instances if _left_out_for(i) == why]
     return [
         e.InstancesSkipped(
             scale_set=fleet.spec.scale_set,
@@ -242,11 +240,11 @@ def skipped_at_start(
     ]
 
 
-def _left_out_for(instance: Instance, *, by_wish: bool) -> str | None:
+def _left_out_for(instance: Instance) -> str | None:
     """Return why an upgrade leaves an instance out from its start, if it does."""
     if instance.protect_from_scale_set_actions:
         return PROTECTED
-    if by_wish and instance.skip_upgrade:
+    if instance.skip_upgrade:
         return BY_WISH
     return POWERED_OFF if instance.is_parked else None
 
