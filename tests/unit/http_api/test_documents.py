@@ -264,15 +264,25 @@ def test_protected_settings_stay_with_their_own_extension_until_a_patch_clears_t
     assert found == ({"ext": "sealed"} if stays else {})
 
 
-@pytest.mark.parametrize(("patch", "stays"), [(True, False), (False, True)])
-def test_a_null_in_an_extensions_own_patch_clears_its_protected_settings(
-    patch: bool, stays: bool
+@pytest.mark.parametrize(
+    ("changed", "patch", "stays"),
+    [
+        ({"PROTECTEDSETTINGS": None}, True, False),
+        ({"PROTECTEDSETTINGS": None}, False, True),
+        ({"type": "Other"}, True, True),  # it is changed, and not another one
+        ({"type": "Other"}, False, False),
+        ({"type": "Other", "protectedSettings": None}, False, False),
+        ({"settings": {"a": 1}}, False, True),
+    ],
+)
+def test_an_extensions_own_writes_keep_its_protected_settings_until_they_clear_them(
+    changed: dict[str, Any], patch: bool, stays: bool
 ) -> None:
     before, old = sealed_model(), {"extensions": {"ext": "sealed"}}
-    body = {"properties": {**sealed_extension(before), "PROTECTEDSETTINGS": None}}
+    body = {"properties": {**sealed_extension(before), **changed}}
     change = with_extension(before, "ext", body, patch=patch)
     public, secrets = take_secrets(change, patch=True)
-    found = sealed_secrets(new_key(), public, before, old, secrets)["extensions"]
+    found = sealed_secrets(new_key(), public, public, old, secrets)["extensions"]
     assert found == ({"ext": "sealed"} if stays else {})
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rollcall_kit.secrets import SealError, resealed, seal, unseal
 
 from http_api.domain.documents import at
+from http_api.domain.extensions import kind_of
 from http_api.domain.secrets import Secrets
 
 _PROFILE = "properties.virtualMachineProfile"
@@ -55,13 +56,7 @@ def _extensions(model: Mapping[str, Any]) -> list[tuple[str, tuple[str, str]]]:
     """Return the name of each extension, and what it is: its publisher and type."""
     found = at(model, f"{_PROFILE}.extensionProfile.extensions")
     return [
-        (
-            str(at(item, "name")).lower(),
-            (
-                str(at(item, "properties.publisher")).lower(),
-                str(at(item, "properties.type")).lower(),
-            ),
-        )
+        (str(at(item, "name")).lower(), kind_of(item))
         for item in (found if isinstance(found, list) else [])
     ]
 

@@ -114,7 +114,12 @@ async def write_scale_set(
         if reference is not None and reference != probe_reference(base.model):
             need_linked(principal, base.id, reference[0])
         sealed = sealed_secrets(
-            server.settings.secrets_key, model, base.model, base.secrets, secrets
+            server.settings.secrets_key,
+            model,
+            # An edit says itself what it takes away: a patch of an extension may change its type.
+            model if callable(body) else base.model,
+            base.secrets,
+            secrets,
         )
         revision = await store.next_revision(connection)
         generation = base.generation

@@ -23,8 +23,9 @@ def with_extension(
 ) -> dict[str, Any]:
     """Return the patch of a model that adds an extension, or changes the one that it has.
 
-    A null of its protected settings is kept in the patch that a PATCH makes, where it takes them
-    away; in a PUT it says nothing, as in the PUT of a set.
+    The patch has a null for protected settings that are taken away: by a null in a PATCH, or by the
+    PUT of another publisher or type, which is another extension. Else a null says nothing in a PUT,
+    as in that of a set.
     """
     found = _extensions(model)
     place = _index(found, name)
@@ -36,10 +37,18 @@ def with_extension(
         return _patch([*found, {**given, "name": name}])
     before = found[place]
     after = merge_patch(before, given) if patch else given
-    if patch and clears:
+    if not patch:
+        clears = kind_of(before) != kind_of(given) and at(given, _PROTECTED) is None
+    if clears and isinstance(after.get("properties"), Mapping):
         after = {**after, "properties": {**after["properties"], "protectedSettings": None}}
     found[place] = {**after, "name": before["name"]}
     return _patch(found)
+
+
+def kind_of(extension: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what an extension is, whatever its name: its publisher and its type."""
+    publisher, type = at(extension, "properties.publisher"), at(extension, "properties.type")
+    return str(publisher).lower(), str(type).lower()
 
 
 def without_extension(model: Mapping[str, Any], name: str) -> dict[str, Any]:
