@@ -77,7 +77,7 @@ async def test_unknown_paths_and_methods_have_arms_shape(api: Any) -> None:
     assert error_of(await api.http.get("/nothing"), 404)["code"] == "NotFound"
     response = await api.http.request("POST", f"{SET}?api-version=2018-10-01")
     assert error_of(response, 405)["code"] == "MethodNotAllowed"
-    assert response.headers["allow"] == "DELETE, GET, PATCH, PUT"
+    assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH, PUT"
     name = SET.replace("web", "w%0Ab")
     assert error_of(await api.ask("GET", name), 400)["code"] == "InvalidResourceName"
 

@@ -257,7 +257,7 @@ async def test_m52_cancel(fleet: Any) -> None:
     assert error["message"] == "There is no ongoing Rolling Upgrade to cancel."
     id = await fleet.add_upgrade({"upgrading": 1}, status="RollingForward", ended_at=None)
     assert (await fleet.ask("POST", path)).status_code == 202
-    assert (await fleet.events())[-1] == UpgradeCancelRequested(scale_set=fleet.set)
+    assert (await fleet.events())[-1] == UpgradeCancelRequested(scale_set=fleet.set, upgrade_id=id)
     await fleet.pool.execute("UPDATE upgrades SET cancel_requested = true WHERE id::text = $1", id)
     status = (await fleet.get(f"{fleet.set}/rollingUpgrades/latest"))["properties"]["runningStatus"]
     assert status["lastAction"] == "Cancel"

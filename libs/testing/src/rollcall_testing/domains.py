@@ -102,7 +102,8 @@ class DomainKind(MachineKind):
         }
         begin = f"rollcall-{place.key}-"
         there = {file.name for file in self._pool().iterdir() if file.name.startswith((begin, "."))}
-        return sorted(name for name in there - known if not name.startswith(f"{begin}data-"))
+        kept = (f"{begin}data-", f"{begin}boot-")  # data disks, and consoles of boots before
+        return sorted(name for name in there - known if not name.startswith(kept))
 
     def exists(self, place: Place) -> bool:
         begin = f"rollcall-{place.key}"
