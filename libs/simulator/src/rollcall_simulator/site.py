@@ -112,6 +112,7 @@ class Site:
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self.dead: dict[str, float] = {}  # by host: since when
+        self._buried: dict[tuple[str, str], int] = {}  # by host and id: attempt of the deletion
         self._agenda = agenda
         self._chaos = chaos
         self._watcher = watcher
@@ -191,6 +192,8 @@ class Site:
             if operation != CREATE:
                 self._refuse(event, order, "this host holds no such instance")
                 return
+            if order.attempt <= self._buried.get((event.host, order.instance_id), 0):
+                return  # delivered once more after its deletion, which agents remember
             machine = Machine(
                 id=order.instance_id, host=event.host, data=self._number(), probed=self.probed
             )
@@ -423,6 +426,7 @@ class Site:
         )
 
     def _say_deleted(self, event: e.HostRequest, order: e.InstanceOrder) -> None:
+        self._buried[event.host, order.instance_id] = order.attempt
         self._report(
             e.InstanceDeleted(
                 scale_set=event.scale_set,
