@@ -8,18 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from rollcall_testing.instances import docker
+from rollcall_testing import eventually
+from rollcall_testing.instances import docker, images_of
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[2]
 ROLLCALL = str(Path(sys.executable).with_name("rollcall"))
 
 
-def _ours() -> set[str]:
-    """Return what the agents of demos have in the engine."""
-    kinds = (("ps", "-aq", "--filter"), ("volume", "ls", "-q", "--filter"))
-    found = set("".join(docker(*kind, "label=rollcall.agent") for kind in kinds).split())
-    return found | set(docker("images", "-q", "rollcall-*").split())
+def _demos() -> set[str]:
+    """Return the demos that have something in the engine: each has a name of its own there."""
+    label = ("--format", '{{.Label "rollcall.agent"}}')
+    listed = docker("ps", "-a", *label) + docker("volume", "ls", *label)
+    return {line for line in listed.splitlines() if line.startswith("rollcall-demo-")}
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def images(tmp_path: Path) -> Path:
 async def test_ten_containers_are_upgraded_and_two_bad_versions_are_taken_back(
     folder: Path, images: Path
 ) -> None:
-    before = _ours()
+    before = _demos()
     process = await asyncio.create_subprocess_exec(
         *(ROLLCALL, "demo-docker", "--images", str(images)),
         env={**os.environ, "TMPDIR": str(folder)},
@@ -39,7 +40,10 @@ async def test_ten_containers_are_upgraded_and_two_bad_versions_are_taken_back(
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(380):
-        out, err = await process.communicate()
+        ending = asyncio.create_task(process.communicate())
+        await eventually(lambda: ending.done() or _demos() > before, timeout=300)
+        seen = _demos() - before
+        out, err = await ending
     text = out.decode()
     assert process.returncode == 0, text + err.decode()
     assert text.count("held ") == 11
@@ -48,4 +52,6 @@ async def test_ten_containers_are_upgraded_and_two_bad_versions_are_taken_back(
     history = json.loads(text[text.rindex("\n{\n") :])
     codes = [item["properties"]["runningStatus"]["code"] for item in history["value"]]
     assert codes == ["Faulted", "Faulted", "Completed"]
-    assert _ours() <= before
+    (demo,) = seen
+    assert demo not in _demos()
+    assert images_of(demo) == []

@@ -34,7 +34,7 @@ from rollcall_contracts.events import (
 from rollcall_contracts.model import FailureCode, Image, Power, Provisioning
 from rollcall_kit.secrets import new_key
 from rollcall_testing import eventually
-from rollcall_testing.instances import HOST, KINDS, Place, docker
+from rollcall_testing.instances import HOST, KINDS, Place, docker, only_of_agent
 from rollcall_testing.tiny_container import build_tiny_container
 
 pytestmark = pytest.mark.compose
@@ -313,7 +313,9 @@ async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(
 
 
 def _all_of(rig: Rig) -> tuple[str, ...]:
-    return ("ps", "-aq", "--filter", f"label=rollcall.key={REF.key}")
+    """Ask for what this rig's agent has alone: tests beside this one name their instances alike."""
+    agent = only_of_agent(rig.settings.state_dir)
+    return ("ps", "-aq", *agent, "--filter", f"label=rollcall.key={REF.key}")
 
 
 async def test_an_instance_that_does_not_listen_is_killed_at_the_deadline(
@@ -345,9 +347,7 @@ async def test_a_paused_instance_goes_on_at_its_start(rig: Rig, good: Path) -> N
 async def test_what_is_not_ours_is_never_touched(rig: Rig, good: Path) -> None:
     """A container with the same names as ours would have, and a volume: they stay as they are."""
     disk = await rig.prepared(good)
-    (name,) = docker(
-        "ps", "-a", "--filter", f"label=rollcall.key={REF.key}", "--format", "{{.Names}}"
-    ).split()
+    (name,) = docker(*_all_of(rig), "--format", "{{.Names}}").split()
     image = json.loads((await rig.fetch(good) / "image.json").read_text())["id"]
     base = name.partition(".new.")[0]
     foreign = [f"{base}.new.2", f"{base}.stranger", "rollcall-stranger"]

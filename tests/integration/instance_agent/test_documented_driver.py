@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rollcall_testing.environments import install
 
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
@@ -36,8 +37,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     program.write_text(blocks["sh"])
     program.chmod(0o755)
     site = tmp_path / "site"
-    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(package)]
-    subprocess.run(command, check=True, timeout=120)
+    install(package, site)
     return {
         **os.environ,
         "PYTHONPATH": str(site),

@@ -32,6 +32,13 @@ def environment(*requirements: str) -> Path:
     return python
 
 
+def install(package: Path, target: Path) -> None:
+    """Install a package of a folder, without what it depends on, into a folder for PYTHONPATH."""
+    pip = ["uv", "pip"] if shutil.which("uv") else [str(environment("pip")), "-m", "pip"]
+    command = [*pip, "install", "--quiet", "--no-deps", "--target", str(target), str(package)]
+    subprocess.run(command, check=True, timeout=_PATIENCE)
+
+
 def _commands(folder: Path, python: Path, requirements: Sequence[str]) -> list[list[str]]:
     if (uv := shutil.which("uv")) is not None:
         return [

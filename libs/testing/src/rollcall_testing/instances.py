@@ -143,7 +143,7 @@ class ContainerKind(InstanceKind):
         return build_tiny_container(path, version)
 
     def _containers(self, state: Path, *more: str) -> list[dict[str, Any]]:
-        names = docker("ps", "-aq", *_of_agent(state), *more).split()
+        names = docker("ps", "-aq", *only_of_agent(state), *more).split()
         found: list[dict[str, Any]] = json.loads(docker("inspect", *names)) if names else []
         return found
 
@@ -195,16 +195,14 @@ class ContainerKind(InstanceKind):
         return []  # the engine makes a container at once
 
     def exists(self, place: Place) -> bool:
-        return bool(self._of(place) or docker("volume", "ls", "-q", *_of_agent(place.state)))
+        return bool(self._of(place) or docker("volume", "ls", "-q", *only_of_agent(place.state)))
 
     def clear(self, state: Path) -> None:
-        for name in docker("ps", "-aq", *_of_agent(state)).split():
+        for name in docker("ps", "-aq", *only_of_agent(state)).split():
             docker("rm", "--force", "--volumes", name)
-        for name in docker("volume", "ls", "-q", *_of_agent(state)).split():
+        for name in docker("volume", "ls", "-q", *only_of_agent(state)).split():
             docker("volume", "rm", name)
-        agent = hashlib.sha256(_agent(state).encode()).hexdigest()[:8]
-        listing = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"rollcall-{agent}")
-        for name in listing.split():
+        for name in images_of(_agent(state)):
             docker("rmi", "--force", name)
 
 
@@ -212,8 +210,15 @@ def _agent(state: Path) -> str:
     return f"{HOST}:{state.resolve() / 'instances'}"
 
 
-def _of_agent(state: Path) -> tuple[str, str]:
+def only_of_agent(state: Path) -> tuple[str, str]:
+    """Return the filter for what the agent of a state folder made: tests share an engine."""
     return ("--filter", f"label=rollcall.agent={_agent(state)}")
+
+
+def images_of(agent: str) -> list[str]:
+    """Return the names of the images that an agent has in the engine."""
+    repository = f"rollcall-{hashlib.sha256(agent.encode()).hexdigest()[:8]}"
+    return docker("images", "--format", "{{.Repository}}:{{.Tag}}", repository).split()
 
 
 def docker(*arguments: str) -> str:
