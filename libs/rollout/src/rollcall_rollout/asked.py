@@ -1,11 +1,10 @@
 """What people and feeds bring: requests, the model, images and the holds on them."""
 
-from dataclasses import replace
-
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Health, Probe, ScaleSetSpec
 
 from rollcall_rollout import reimaging
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.reports import error_but_no_timeout
 from rollcall_rollout.state import Hold, InstancePhase

@@ -1,10 +1,10 @@
 """A working copy of a fleet, for folding many events at the cost of what they change."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from rollcall_rollout.census import Census
+from rollcall_rollout.copying import replace
 from rollcall_rollout.fleet import Fleet, Unsaved
 from rollcall_rollout.state import Instance, Member, Upgrade
 

@@ -6,12 +6,12 @@ the same in a large set as in a small one.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
 
 from rollcall_rollout import asked, powering
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.hooks import apply_hook

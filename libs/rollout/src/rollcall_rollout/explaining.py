@@ -1,6 +1,5 @@
 """What a set waits for and why, in one sentence: asked of the same functions that decide."""
 
-from dataclasses import replace
 from datetime import datetime
 from heapq import nsmallest
 
@@ -8,6 +7,7 @@ from rollcall_contracts.model import LATEST, Health
 from rollcall_contracts.versions import version_key
 
 from rollcall_rollout import reimaging
+from rollcall_rollout.copying import replace
 from rollcall_rollout.fetching import fetch_deadline, unfetched
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import unhealthy_share

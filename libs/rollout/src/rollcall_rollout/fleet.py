@@ -1,12 +1,13 @@
 """One scale set as the rules see it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from rollcall_contracts.model import LATEST, Failure, Image, ScaleSetSpec
 
 from rollcall_rollout.census import Census
+from rollcall_rollout.copying import replace
 from rollcall_rollout.state import Hold, Hook, Instance, Upgrade
 
 

@@ -1,11 +1,12 @@
 """The numbers that the rules compare: how many are unhealthy, and how many may be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rollcall_contracts.model import RollingPolicy
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.state import IN_FLIGHT, UNTOUCHED, Instance, InstancePhase, Upgrade
 from rollcall_rollout.state import MemberState as State

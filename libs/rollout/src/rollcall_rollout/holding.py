@@ -1,13 +1,13 @@
 """What holds the next batch of a running upgrade back, in the order in which it is asked."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rollcall_contracts.model import LifecycleHookType, StartedBy
 
 from rollcall_rollout import hooks, windows
 from rollcall_rollout.choosing import BatchChoice, candidates, choose_batch
+from rollcall_rollout.copying import replace
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import newcomers, unhealthy_share
 from rollcall_rollout.metric_gate import wait_for_metric

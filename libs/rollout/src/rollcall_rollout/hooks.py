@@ -5,13 +5,13 @@ the default action is taken. Whoever answers may ask for more time, up to `max_w
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, HookAction, LifecycleHook, LifecycleHookType
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.state import Hook, Member, MemberState

@@ -5,13 +5,13 @@ left out of upgrades meanwhile, and follows by an upgrade of its own once it run
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Literal, get_args
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import FailureCode, Health, Power, PowerAction, PowerWish
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.orders import by_host

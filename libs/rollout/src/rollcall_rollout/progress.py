@@ -1,12 +1,12 @@
 """What each event of an upgrade does to the state."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.state import (
     UNTOUCHED,

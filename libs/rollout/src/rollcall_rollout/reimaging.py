@@ -6,12 +6,12 @@ never be.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
 
 from rollcall_rollout.choosing import batch_limit
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.fleet import Fleet
 from rollcall_rollout.gates import unhealthy_share

@@ -1,11 +1,11 @@
 """What a report of an agent or a prober does to the state; another attempt's reports do nothing."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Failure, FailureCode, Health, Power
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.powering import note_power
 from rollcall_rollout.state import Instance, InstancePhase, MemberState

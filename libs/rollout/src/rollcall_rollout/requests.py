@@ -1,12 +1,12 @@
 """What a request to an agent or a prober does to the state: the asking itself is part of it."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from rollcall_contracts import events as e
 from rollcall_contracts.model import Health, PowerAction, PowerWish
 
+from rollcall_rollout.copying import replace
 from rollcall_rollout.draft import Draft
 from rollcall_rollout.powering import note_request
 from rollcall_rollout.state import Instance, InstancePhase, Member, MemberState, MetricCheck
