@@ -41,7 +41,7 @@ async def test_ten_containers_are_upgraded_and_two_bad_versions_are_taken_back(
     )
     async with asyncio.timeout(380):
         ending = asyncio.create_task(process.communicate())
-        await eventually(lambda: ending.done() or _demos() > before, timeout=300)
+        await eventually(lambda: ending.done() or _demos() > before, timeout=300, interval=0.5)
         seen = _demos() - before
         out, err = await ending
     text = out.decode()

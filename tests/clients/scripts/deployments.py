@@ -23,6 +23,7 @@ URL, SUBSCRIPTION, ADDRESS = KNOWN["url"], KNOWN["subscription"], KNOWN["address
 TEMPLATES = Path(__file__).parents[3] / "examples" / "templates"
 GROUP, LOCATION = "templates", "local"
 IMAGE = ("Canonical", "UbuntuServer", "16.04-LTS")
+RETRIES = 6  # with pauses that grow to 25 s: a busy machine needs its time to start a service
 SECRET = "Pa55-word-that-nobody-sees"
 SEEDS_SCRIPTS = (
     "https://raw.githubusercontent.com/Azure/azure-quickstart-templates/master"
@@ -40,7 +41,13 @@ def client(kind):
         authority=URL,
         disable_instance_discovery=True,
     )
-    return kind(credential, SUBSCRIPTION, base_url=URL, credential_scopes=[f"{URL}/.default"])
+    return kind(
+        credential,
+        SUBSCRIPTION,
+        base_url=URL,
+        credential_scopes=[f"{URL}/.default"],
+        retry_connect=RETRIES,
+    )
 
 
 def until(look, seconds=180):

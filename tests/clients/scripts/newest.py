@@ -22,6 +22,7 @@ from azure.mgmt.resource.resources import ResourceManagementClient
 KNOWN = json.loads(os.environ["INSTALLATION"])
 URL, SUBSCRIPTION = KNOWN["url"], KNOWN["subscription"]
 GROUP, NAME, LOCATION = "fleets", "web", "local"
+RETRIES = 6  # with pauses that grow to 25 s: a busy machine needs its time to start a service
 IMAGE = {"publisher": "Contoso", "offer": "Web", "sku": "stable"}
 
 
@@ -43,6 +44,7 @@ def client(kind, account=KNOWN["owner"], **changes):
         SUBSCRIPTION,
         base_url=URL,
         credential_scopes=[f"{URL}/.default"],
+        retry_connect=RETRIES,
     )
 
 

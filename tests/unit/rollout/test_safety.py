@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rollcall_contracts import events as e
 from rollcall_contracts.model import (
@@ -23,11 +23,12 @@ from rollcall_rollout import (
 from rollcall_rollout.census import Census
 from rollcall_rollout.decide import STEPS
 from rollcall_testing.arbitrary import fleets
+from rollcall_testing.examples import examples
 from rollcall_testing.fleets import START, World, fleet
 
 
 @given(fleets())
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_every_decided_event_changes_the_state_and_decisions_come_to_an_end(before: Fleet) -> None:
     state = before
     for _ in range(STEPS):
@@ -42,7 +43,7 @@ def test_every_decided_event_changes_the_state_and_decisions_come_to_an_end(befo
 
 
 @given(fleets())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_settled_set_says_what_it_waits_for(before: Fleet) -> None:
     settled, _ = settle(before, START)
     wait = waiting(settled, START)
@@ -51,7 +52,7 @@ def test_a_settled_set_says_what_it_waits_for(before: Fleet) -> None:
 
 
 @given(fleets(), st.integers(1, 100_000))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_nothing_becomes_due_before_the_next_wake(before: Fleet, later: int) -> None:
     settled, _ = settle(before, START)
     at = START + timedelta(seconds=later)
@@ -60,7 +61,7 @@ def test_nothing_becomes_due_before_the_next_wake(before: Fleet, later: int) -> 
 
 
 @given(fleets())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_busy_instance_is_never_asked_for_something_else(before: Fleet) -> None:
     """No instance is in two hands: new work is only asked of one whose agent has answered."""
     state = before
@@ -113,7 +114,7 @@ def _limits(limit: int) -> Callable[[World], None]:
 
 
 @given(seed=st.integers(0, 10**9), capacity=st.integers(1, 40), doubled=st.sampled_from([0.0, 0.3]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_never_more_down_than_the_policy_allows_and_no_instance_swapped_twice(
     seed: int, capacity: int, doubled: float
 ) -> None:
@@ -131,7 +132,7 @@ def test_never_more_down_than_the_policy_allows_and_no_instance_swapped_twice(
 
 
 @given(seed=st.integers(0, 10**9), capacity=st.integers(5, 40), share=st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_partly_sick_version_keeps_the_limit_and_touches_no_healthy_instance_again(
     seed: int, capacity: int, share: int
 ) -> None:
@@ -152,7 +153,7 @@ def test_a_partly_sick_version_keeps_the_limit_and_touches_no_healthy_instance_a
 
 
 @given(seed=st.integers(0, 10**9))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_failing_agents_never_leave_an_upgrade_without_an_end(seed: int) -> None:
     calls = 0
 
@@ -170,7 +171,7 @@ def test_failing_agents_never_leave_an_upgrade_without_an_end(seed: int) -> None
 
 
 @given(seed=st.integers(0, 10**9))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_the_order_of_answers_does_not_change_the_outcome(seed: int) -> None:
     worlds = [
         World(fleet=fleet(12, versions=("1.0", "1.1")), seed=s, doubled=0.5, observe=_counts)

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rollcall_contracts import events as e
 from rollcall_contracts.model import (
@@ -17,6 +17,7 @@ from rollcall_contracts.model import (
 )
 from rollcall_rollout import MemberState, WaitCode
 from rollcall_rollout.state import UpgradeStatus
+from rollcall_testing.examples import examples
 from rollcall_testing.fleets import (
     BEFORE_BATCH,
     GATE,
@@ -88,7 +89,7 @@ def observed_cap(told: World) -> None:
 
 
 @given(seed=st.integers(0, 10**9), capacity=st.integers(1, 30), doubled=st.sampled_from([0.0, 0.3]))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_never_more_than_a_batch_in_flight(seed: int, capacity: int, doubled: float) -> None:
     told = world(capacity)
     told = World(fleet=told.fleet, seed=seed, doubled=doubled, observe=observed_cap)
@@ -99,7 +100,7 @@ def test_never_more_than_a_batch_in_flight(seed: int, capacity: int, doubled: fl
 
 
 @given(seed=st.integers(0, 10**9), share=st.integers(0, 100))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_partly_sick_version_slides_within_the_cap_and_is_put_back(seed: int, share: int) -> None:
     sick = {str(i) for i in range(20) if (i * 37 + seed) % 100 < share}
     told = World(

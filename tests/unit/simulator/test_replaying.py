@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rollcall_contracts import events as e
 from rollcall_contracts.model import (
@@ -26,6 +26,7 @@ from rollcall_rollout import Fleet
 from rollcall_simulator.engine import Answers, Behaviour, Outage, Timeline, run
 from rollcall_simulator.recording import LogEntry, Record, RecordError, read_record
 from rollcall_simulator.replaying import Replay, replay
+from rollcall_testing.examples import examples
 from rollcall_testing.fleets import SET, START, image, spec
 
 PUBLISHED = START + timedelta(hours=1)
@@ -250,7 +251,7 @@ def test_a_surge_is_replayed_in_place_and_the_other_way_round() -> None:
     assert again(recorded, max_surge=True).succeeds
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sick=st.sets(st.integers(0, 11), max_size=4),
     outages=st.lists(

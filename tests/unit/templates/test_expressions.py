@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rollcall_templates.errors import TemplateError
 from rollcall_templates.expressions import (
@@ -23,6 +23,7 @@ from rollcall_templates.expressions import (
     show,
 )
 from rollcall_templates.limits import MAX_EXPRESSION, MAX_NESTING
+from rollcall_testing.examples import examples
 from rollcall_testing.templating import value_of
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
@@ -70,7 +71,7 @@ def read_or_refused(text: str) -> Expression | TemplateError:
         return error
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join)))
 def test_any_text_is_read_or_refused_as_a_template_error(text: str) -> None:
     found = read_or_refused(f"[{text}]")
@@ -81,7 +82,7 @@ def test_any_text_is_read_or_refused_as_a_template_error(text: str) -> None:
         assert parse(show(found)) == found
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.one_of(TREES.map(show), st.lists(PIECES, max_size=30).map("".join)))
 def test_any_expression_is_evaluated_or_refused_as_a_template_error(text: str) -> None:
     with suppress(TemplateError):  # any other error fails the test
