@@ -3,18 +3,21 @@
 `killed_agent.py FOLDER OPERATION DRIVER [NEXT]`. For each point: a child makes an instance, takes
 the operation up and kills itself (SIGKILL) at that point; a second child gets the same request
 again, as the broker would redeliver it, or the operation NEXT. What is found then is printed, one
-line of JSON per point.
+line of JSON per point. Two are tried at once, each with an agent and an instance of its own: most
+of the time they wait.
 """
 
 import asyncio
 import base64
 import hashlib
+import itertools
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,8 @@ ASKED = 9  # the attempt of the operation that is killed
 NEXT = Operation(sys.argv[4]) if len(sys.argv) > 4 else None
 REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
+# Domains have the instance's name alone, and there is one daemon for them.
+AT_ONCE = 1 if KIND.driver == "libvirt" else 2
 _SWAPS = ("/rename", "/start")
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
 EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
@@ -184,8 +189,8 @@ async def work(folder: Path, jobs: list[Job], killer: Killer | None) -> list[Eve
     return reports
 
 
-def in_child(run: Callable[[], None]) -> int:
-    """Return how a child ended that did this."""
+def begin(run: Callable[[], None]) -> int:
+    """Return the id of a child that does this."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -197,7 +202,17 @@ def in_child(run: Callable[[], None]) -> int:
         finally:
             sys.stdout.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
+
+
+def end_of(child: int) -> int:
+    """Return how a child ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def in_child(run: Callable[[], None]) -> int:
+    """Return how a child ended that did this."""
+    return end_of(begin(run))
 
 
 async def booted(place: Place, version: str) -> None:
@@ -259,25 +274,36 @@ def main() -> None:
         def again() -> None:
             reports = asyncio.run(work(folder, [again_asked], None))
             found = facts(folder, reports, again_asked.order.operation is not Operation.DELETE)
-            sys.stdout.write(json.dumps(found) + "\n")
+            _facts_of(folder).write_text(json.dumps(found))
 
         killed = in_child(prepare_then_die)
         try:
             if killed == 0:
-                raise StopIteration  # the operation has no such point: all were tried
+                return  # the operation has no such point: all were tried
             assert killed == -signal.SIGKILL, killed
             assert in_child(again) == 0
         finally:
             in_child(lambda: sys.exit(asyncio.run(stop_all(settings(folder)))))
             KIND.clear(folder)
 
-    point = 1
-    while True:
-        try:
-            one(base / str(point), point)
-        except StopIteration:
+    for first in itertools.count(1, AT_ONCE):
+        at_once = [base / str(point) for point in range(first, first + AT_ONCE)]
+        children = [begin(partial(one, folder, int(folder.name))) for folder in at_once]
+        ended = [end_of(child) for child in children]
+        assert not any(ended), ended
+        found = [_text_of(_facts_of(folder)) for folder in at_once]
+        sys.stdout.writelines(f"{line}\n" for line in found if line)
+        sys.stdout.flush()
+        if not all(found):
             return
-        point += 1
+
+
+def _facts_of(folder: Path) -> Path:
+    return folder.with_suffix(".json")
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 if __name__ == "__main__":
