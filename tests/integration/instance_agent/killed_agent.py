@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,6 @@ ASKED = 9  # the attempt of the operation that is killed
 NEXT = Operation(sys.argv[4]) if len(sys.argv) > 4 else None
 REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
-# Domains have the instance's name alone, and there is one daemon for them.
-AT_ONCE = 1 if KIND.driver == "libvirt" else 2
 _SWAPS = ("/rename", "/start")
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
 EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
@@ -286,9 +284,15 @@ def main() -> None:
             in_child(lambda: sys.exit(asyncio.run(stop_all(settings(folder)))))
             KIND.clear(folder)
 
-    for first in itertools.count(1, AT_ONCE):
-        at_once = [base / str(point) for point in range(first, first + AT_ONCE)]
-        children = [begin(partial(one, folder, int(folder.name))) for folder in at_once]
+    def apart(folder: Path, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        one(folder, int(folder.name))
+
+    lanes: tuple[Mapping[str, str], ...] = ({}, KIND.apart())
+    for first in itertools.count(1, len(lanes)):
+        at_once = [base / str(first + number) for number in range(len(lanes))]
+        todo = zip(at_once, lanes, strict=True)
+        children = [begin(partial(apart, folder, lane)) for folder, lane in todo]
         ended = [end_of(child) for child in children]
         assert not any(ended), ended
         found = [_text_of(_facts_of(folder)) for folder in at_once]

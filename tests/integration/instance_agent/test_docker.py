@@ -312,10 +312,10 @@ async def test_a_port_that_somebody_took_is_not_held_against_a_new_instance(
         await rig.driver.start(REF, disk)
 
 
-def _all_of(rig: Rig) -> tuple[str, ...]:
+def _all_of(rig: Rig, what: str = "{{.ID}}") -> tuple[str, ...]:
     """Ask for what this rig's agent has alone: tests beside this one name their instances alike."""
     agent = only_of_agent(rig.settings.state_dir)
-    return ("ps", "-aq", *agent, "--filter", f"label=rollcall.key={REF.key}")
+    return ("ps", "-a", *agent, "--filter", f"label=rollcall.key={REF.key}", "--format", what)
 
 
 async def test_an_instance_that_does_not_listen_is_killed_at_the_deadline(
@@ -347,7 +347,7 @@ async def test_a_paused_instance_goes_on_at_its_start(rig: Rig, good: Path) -> N
 async def test_what_is_not_ours_is_never_touched(rig: Rig, good: Path) -> None:
     """A container with the same names as ours would have, and a volume: they stay as they are."""
     disk = await rig.prepared(good)
-    (name,) = docker(*_all_of(rig), "--format", "{{.Names}}").split()
+    (name,) = docker(*_all_of(rig, "{{.Names}}")).split()
     image = json.loads((await rig.fetch(good) / "image.json").read_text())["id"]
     base = name.partition(".new.")[0]
     foreign = [f"{base}.new.2", f"{base}.stranger", "rollcall-stranger"]
