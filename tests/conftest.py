@@ -10,19 +10,27 @@ pytest_plugins = ["rollcall_testing.fixtures"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files that take minutes: begun first, so that no worker has one left when the other has nothing.
-SLOW = (
-    "test_kill.py",
-    "test_demo_libvirt.py",
-)
-# Files whose tests share nothing, and take minutes: any worker runs any of them.
-APART = ("test_kill.py",)
+# What tests with these marks share is a machine's one Docker engine, or is heavy: one at a time.
+SHARED = ("compose", "libvirt")
+# Tests of this file share nothing, and take minutes: any worker runs any of them.
+APART = "test_kill.py"
 
 
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, where they share what they need; the slow first."""
+    """Say which tests one worker runs one after the other: mostly those of a file.
+
+    What takes long comes first, so that no worker has it left when the other has nothing.
+    """
     for item in items:
-        if item.path.name not in APART:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item.path.name not in SLOW)
+        shared = [mark for mark in SHARED if item.get_closest_marker(mark)]
+        if shared or item.path.name != APART:
+            file = item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else file))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if any(item.get_closest_marker(mark) for mark in SHARED):
+        return 0
+    return 1 if item.path.name == APART else 2

@@ -3,21 +3,18 @@
 `killed_agent.py FOLDER OPERATION DRIVER [NEXT]`. For each point: a child makes an instance, takes
 the operation up and kills itself (SIGKILL) at that point; a second child gets the same request
 again, as the broker would redeliver it, or the operation NEXT. What is found then is printed, one
-line of JSON per point. Two are tried at once, each with an agent and an instance of its own: most
-of the time they wait.
+line of JSON per point.
 """
 
 import asyncio
 import base64
 import hashlib
-import itertools
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ from rollcall_contracts.events import Event
 from rollcall_contracts.model import Drain, Extension, Image, Provisioning
 from rollcall_kit.secrets import new_key, seal
 from rollcall_testing import eventually
-from rollcall_testing.instances import HOST, MachineKind, Place, kinds
+from rollcall_testing.instances import HOST, Place, kinds
 
 KIND = kinds()[sys.argv[3]]
 SET = "/sets/web"
@@ -41,9 +38,9 @@ ASKED = 9  # the attempt of the operation that is killed
 NEXT = Operation(sys.argv[4]) if len(sys.argv) > 4 else None
 REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
-# The moment before a step is the one after the step before it, as far as a host can tell; machines
-# take seconds for each point, so only processes are killed at both.
-BEFORE_TOO = not isinstance(KIND, MachineKind)
+# The moment before a step is the one after the step before it, as far as a host can tell. A point
+# takes seconds where instances are no processes: there agents are killed at the latter alone.
+BEFORE_TOO = KIND.driver == "process"
 _SWAPS = ("/rename", "/start")
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
 EXTENSION = 'echo "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/extensions"'
@@ -192,8 +189,8 @@ async def work(folder: Path, jobs: list[Job], killer: Killer | None) -> list[Eve
     return reports
 
 
-def begin(run: Callable[[], None]) -> int:
-    """Return the id of a child that does this."""
+def in_child(run: Callable[[], None]) -> int:
+    """Return how a child ended that did this."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -205,17 +202,7 @@ def begin(run: Callable[[], None]) -> int:
         finally:
             sys.stdout.flush()
             os._exit(code)
-    return pid
-
-
-def end_of(child: int) -> int:
-    """Return how a child ended."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def in_child(run: Callable[[], None]) -> int:
-    """Return how a child ended that did this."""
-    return end_of(begin(run))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 async def booted(place: Place, version: str) -> None:
@@ -277,42 +264,25 @@ def main() -> None:
         def again() -> None:
             reports = asyncio.run(work(folder, [again_asked], None))
             found = facts(folder, reports, again_asked.order.operation is not Operation.DELETE)
-            _facts_of(folder).write_text(json.dumps(found))
+            sys.stdout.write(json.dumps(found) + "\n")
 
         killed = in_child(prepare_then_die)
         try:
             if killed == 0:
-                return  # the operation has no such point: all were tried
+                raise StopIteration  # the operation has no such point: all were tried
             assert killed == -signal.SIGKILL, killed
             assert in_child(again) == 0
         finally:
             in_child(lambda: sys.exit(asyncio.run(stop_all(settings(folder)))))
             KIND.clear(folder)
 
-    def apart(folder: Path, environment: Mapping[str, str]) -> None:
-        os.environ.update(environment)
-        one(folder, int(folder.name))
-
-    lanes: tuple[Mapping[str, str], ...] = ({}, KIND.apart())
-    for first in itertools.count(1, len(lanes)):
-        at_once = [base / str(first + number) for number in range(len(lanes))]
-        todo = zip(at_once, lanes, strict=True)
-        children = [begin(partial(apart, folder, lane)) for folder, lane in todo]
-        ended = [end_of(child) for child in children]
-        assert not any(ended), ended
-        found = [_text_of(_facts_of(folder)) for folder in at_once]
-        sys.stdout.writelines(f"{line}\n" for line in found if line)
-        sys.stdout.flush()
-        if not all(found):
+    point = 1
+    while True:
+        try:
+            one(base / str(point), point)
+        except StopIteration:
             return
-
-
-def _facts_of(folder: Path) -> Path:
-    return folder.with_suffix(".json")
-
-
-def _text_of(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+        point += 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -122,7 +123,8 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    return build_tiny_container(tmp_path / "good.tar", "1.0.0")
+    # Of its own: an image that others run cannot be removed from the engine.
+    return build_tiny_container(tmp_path / "good.tar", f"1.0.0-{secrets.token_hex(4)}")
 
 
 def members(archive: Path) -> dict[str, bytes]:

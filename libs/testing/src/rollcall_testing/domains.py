@@ -70,9 +70,6 @@ class DomainKind(MachineKind):
             "ROLLCALL_LIBVIRT_ANSWER_TIME": "1",
         }
 
-    def apart(self) -> Mapping[str, str]:
-        return DomainKind().environment  # a daemon of its own, which ends with this process
-
     def _pool(self) -> Path:
         return Path(os.environ[_FOLDER])
 

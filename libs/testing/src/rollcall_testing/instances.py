@@ -49,13 +49,6 @@ class InstanceKind:
     def install(self) -> None:
         """Install what the driver needs on this machine."""
 
-    def apart(self) -> Mapping[str, str]:
-        """Return what tells an agent to make its instances where those of another do not meet them.
-
-        That is needed where they are told apart by less than the agent's folder.
-        """
-        return {}
-
     def build(self, path: Path, version: str) -> Path:
         """Make an image whose instances write their version to the first data disk as they boot."""
         return build_tiny_process(path, version)
