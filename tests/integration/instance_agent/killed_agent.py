@@ -38,8 +38,8 @@ ASKED = 9  # the attempt of the operation that is killed
 NEXT = Operation(sys.argv[4]) if len(sys.argv) > 4 else None
 REF = InstanceRef(scale_set=SET, instance_id="0")
 KEY = new_key()
-# The moment before a step is the one after the step before it, as far as a host can tell. A point
-# takes seconds where instances are no processes: there agents are killed at the latter alone.
+# Before a driver's step there is what was after the last write of the journal, which has points on
+# both sides, as have writes within a step. A point takes seconds where instances are no processes.
 BEFORE_TOO = KIND.driver == "process"
 _SWAPS = ("/rename", "/start")
 SCRIPT = '#!/bin/sh\necho "$ROLLCALL_IMAGE_VERSION" >> "$ROLLCALL_DATA_DIR/scripts"\n'
@@ -60,8 +60,7 @@ class Killer:
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if BEFORE_TOO:
-                self.reach()
+            self.reach()
             result = call(*args, **kwargs)
             self.reach()
             return result

@@ -51,7 +51,7 @@ async def at_every_point(
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     found = [json.loads(line) for line in output.splitlines() if line.startswith(b'{"reports"')]
-    assert len(found) >= (2 if then else 5), output.decode()
+    assert len(found) >= (2 if then else 8), output.decode()
     return found
 
 
