@@ -18,6 +18,7 @@ from rollcall_testing import eventually
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "templates"
 NET = "Microsoft.Network"
+SETS = "Microsoft.Compute/virtualMachineScaleSets"
 SCHEMA = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
 
 
@@ -462,6 +463,56 @@ async def test_a_deployment_goes_on_where_another_process_left_it(api: Any) -> N
     assert shown["outputs"] == {"o": {"type": "Int", "value": 4}}
     assert len(shown["outputResources"]) == 6
     assert rounds > 3
+
+
+async def test_what_was_written_before_a_cut_is_not_written_and_told_twice(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between a write and the note of it: the same write has the same operation."""
+    templates = Templates(api)
+    image = {"publisher": "Contoso", "offer": "Web", "sku": "stable", "version": "latest"}
+    profile = {"storageProfile": {"imageReference": image}}
+    fleet = {
+        **kept("fleet", SETS),
+        "sku": {"name": "Standard_D1", "capacity": 0},
+        "properties": {"upgradePolicy": {"mode": "Manual"}, "virtualMachineProfile": profile},
+    }
+    script = {"publisher": "Contoso", "type": "Script", "typeHandlerVersion": "1.0"}
+    extension = {**kept("fleet/script", f"{SETS}/extensions"), "properties": script}
+
+    async def cut(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def cut_round() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(deployments, "save_step", cut)
+            with pytest.raises(asyncio.CancelledError):
+                await Deployer(api.server, Inside(api.server, ROUTERS)).round()
+
+    async def told() -> int:
+        return int(await api.pool.fetchval("SELECT count(*) FROM event_log"))
+
+    for number, resource in enumerate((fleet, extension), start=1):
+        name = f"d{number}"
+        assert (await templates.put(template(resource), name)).status_code == 201
+        for _ in range(2):
+            await cut_round()
+            assert await told() == number
+        await Deployer(api.server, Inside(api.server, ROUTERS)).round()
+        assert await told() == number
+        (step,) = (await api.get(f"{templates.path(name)}/operations"))["value"]
+        assert step["properties"]["targetResource"]["resourceType"] == resource["type"]
+        await templates.api.ask("POST", f"{templates.path(name)}/cancel")
+        await Deployer(api.server, Inside(api.server, ROUTERS)).round()
+    # A set that a person deletes meanwhile is not made again.
+    assert (await templates.put(template(fleet), "d3")).status_code == 201
+    await cut_round()
+    assert (await api.ask("DELETE", f"{api.group}/providers/{SETS}/fleet")).status_code == 202
+    for _ in range(2):
+        await Deployer(api.server, Inside(api.server, ROUTERS)).round()
+    shown = (await api.get(templates.path("d3")))["properties"]
+    assert shown["provisioningState"] == "Failed"
+    assert shown["error"]["details"][0]["code"] == "ResourceNotFound"
 
 
 async def test_a_deployment_that_runs_is_not_begun_again_and_can_be_cancelled(api: Any) -> None:

@@ -27,8 +27,8 @@ BRIDGE = "rcbr0"
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 
 
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -120,6 +120,8 @@ async def test_a_machine_on_a_bridge_keeps_its_address_and_has_its_own_ports(
     assert taps() == [link.tap]
     record = rig.host.journal.get(rig.ref().scale_set, rig.ref().instance_id)
     assert record is not None
+    # The host has forgotten it, as when its bridge gets another address.
+    run("ip", "neighbour", "flush", "dev", BRIDGE)
     endpoint = await rig.driver.start(rig.ref(), record.disk)
     assert endpoint == Endpoint(address=created.address, port=0)
 
@@ -150,6 +152,17 @@ async def test_a_machine_that_never_says_where_it_is_fails_with_its_console_and_
     os.kill(process.pid, signal.SIGKILL)  # however QEMU ends
     await procfs.wait_exit(process)
     await eventually(lambda: taps() == [])  # the kernel takes it away a moment later
+
+
+async def test_an_agent_that_starts_makes_the_host_forget_no_neighbour(rig: Rig) -> None:
+    machine = make_tap("rc-1", "52:fe:00:00:00:01", BRIDGE)  # whose address the bridge takes
+    run("ip", "neighbour", "add", "10.77.0.25", "lladdr", "52:fe:00:00:00:01", "dev", BRIDGE)
+    run("ip", "neighbour", "change", "10.77.0.25", "dev", BRIDGE, "nud", "stale")
+    before = run("ip", "neighbour")
+    assert "52:fe:00:00:00:01 STALE" in before
+    build_driver(rig.settings)
+    assert run("ip", "neighbour") == before
+    os.close(machine)
 
 
 async def test_a_lease_tells_the_address_before_the_guest_has_spoken(

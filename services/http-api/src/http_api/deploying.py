@@ -1,7 +1,8 @@
 """Deployments in the background: each resource in its turn, and on after a restart.
 
 A copy of the service has a deployment in hand for one step at a time, and any may take the next
-one. A step that is cut off is done again: every write is a PUT of the whole resource.
+one. A step that is cut off is done again: every write is a PUT of the whole resource, and one of a
+scale set has a name, so that what was written already is not written, and told, twice.
 """
 
 import asyncio
@@ -137,7 +138,7 @@ class Deployer:
         except (TemplateError, SealError, _Gone) as error:
             failure = {"code": "DeploymentFailed", "message": str(error)}
             return _ended(deployment, State.FAILED, now, error=failure)
-        run = _Run(self._inside, plan, principal, deployment.id)
+        run = _Run(self._inside, plan, principal, deployment)
         for name, step in steps.items():
             if step.state is State.RUNNING:
                 steps[name] = await run.look(step, self._server.context.now())
@@ -247,7 +248,9 @@ class _Later(Exception):
 class _Run:
     """One step of one deployment; it remembers the documents that it asked for."""
 
-    def __init__(self, inside: Inside, plan: Plan, principal: Principal, deployment: str) -> None:
+    def __init__(
+        self, inside: Inside, plan: Plan, principal: Principal, deployment: Deployment
+    ) -> None:
         self._inside = inside
         self._plan = plan
         self._principal = principal
@@ -257,7 +260,7 @@ class _Run:
     async def begin(self, resource: Planned, now: datetime) -> Step | None:
         """Write a resource; None where that must be tried again."""
         step = Step(
-            id=step_id(self._deployment, resource.id),
+            id=step_id(self._deployment.id, resource.id),
             resource=resource.id,
             type=resource.type,
             name=resource.name,
@@ -266,7 +269,8 @@ class _Run:
         )
         try:
             body = await self._body(resource)
-            answer = await self._ask("PUT", resource.id, resource.api_version, body)
+            once = f"{self._deployment.correlation} {step.id}"
+            answer = await self._ask("PUT", resource.id, resource.api_version, body, once)
         except _Later:
             return None
         except _Refused as refused:
@@ -306,7 +310,7 @@ class _Run:
     def failed_outputs(self, refused: _Refused, now: datetime) -> Step:
         """Return the operation that could not evaluate the outputs."""
         step = Step(
-            id=step_id(self._deployment, ""),
+            id=step_id(self._deployment.id, ""),
             resource="",
             type="",
             name="",
@@ -337,9 +341,16 @@ class _Run:
         answer = await self._ask("GET", request.id, request.api_version)
         self._known[request.key] = answer.document
 
-    async def _ask(self, method: str, path: str, version: str | None, body: Any = None) -> Answer:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        version: str | None,
+        body: Any = None,
+        once: str | None = None,
+    ) -> Answer:
         answer = await self._inside.ask(
-            method, path, self._principal, version=version or "", body=body
+            method, path, self._principal, version=version or "", body=body, once=once
         )
         if answer.status in _LATER:
             raise _Later

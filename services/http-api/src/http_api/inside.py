@@ -67,10 +67,12 @@ class Inside:
         *,
         version: str = "",
         body: Any = None,
+        once: str | None = None,
     ) -> Answer:
         """Return the answer to a request; 403 for what the principal may not do.
 
-        `path` may carry a query of its own, which then names the api-version.
+        `path` may carry a query of its own, which then names the api-version. A write of a scale
+        set that was done under the name `once` is not done again: it has the same operation.
         """
         path, _, query = path.partition("?")
         path = normal_path(path)
@@ -100,7 +102,7 @@ class Inside:
                 "headers": [(b"host", _HOST), (b"content-type", b"application/json")],
                 "client": None,
                 "server": (_HOST.decode(), 80),
-                "state": {"principal": principal},
+                "state": {"principal": principal, "once": once},
             },
             receive,
             send,

@@ -84,7 +84,11 @@ async def begin(
 
 
 async def repeated(
-    connection: Connection, resource: str, asked: Asked, now: datetime
+    connection: Connection,
+    resource: str,
+    asked: Asked,
+    now: datetime,
+    within: timedelta = REPEATS,
 ) -> Operation | None:
     """Return the operation that the same request began before, if it did.
 
@@ -103,7 +107,7 @@ async def repeated(
         resource.lower(),
         asked.action,
         asked.client_request,
-        now - REPEATS,
+        now - within,
     )
     return None if row is None else _operation(row)
 

@@ -94,17 +94,21 @@ async def write_scale_set(
 
     `body` may be a function that makes it from the set as it is stored. Raises ModelError for a
     model that cannot be taken, ApiError for a patch of nothing, where it begins to name a probe
-    that the principal may not look at, and where an upgrade runs that the change would get in the
-    way of.
+    that the principal may not look at, where an upgrade runs that the change would get in the way
+    of, and where the set was deleted since the same request (`when.once`) was done.
     """
 
     async def work(connection: Connection) -> tuple[Written, list[Event]]:
         await store.lock_models(connection)
-        old = await store.scale_set(connection, place.key)
-        if old is None and patch:
-            raise not_found(SCALE_SETS, place.name, place.group)
-        need(when, None if old is None else old.etag)
         now = server.context.now()
+        asked = progress.Asked(action="PATCH" if patch else "PUT", client_request=when.once)
+        known = await progress.repeated(connection, place.id, asked, now, progress.KEPT)
+        old = await store.scale_set(connection, place.key)
+        if old is None and (patch or known is not None):
+            raise not_found(SCALE_SETS, place.name, place.group)
+        if old is not None and known is not None:
+            return Written(stored=old, created=False, operation=known), []
+        need(when, None if old is None else old.etag)
         base = old or await _blank(server, connection, place, now)
         given = body(base) if callable(body) else body
         clean, secrets = take_secrets(without(canonical(given, SCALE_SET), READ_ONLY), patch=patch)
@@ -135,7 +139,7 @@ async def write_scale_set(
             connection,
             Kind.SET,
             stored.id,
-            progress.Asked(action="PATCH" if patch else "PUT"),
+            asked,
             now,
             {"revision": revision},
         )
@@ -333,7 +337,8 @@ async def write_load_balancer(
             if reference is not None and reference[1] not in probes:
                 raise _in_use("probe", f"{stored.id}/probes/{reference[1]}", user)
         await store.save_load_balancer(connection, place, stored, now)
-        return (stored, old is None), [await _tell(server, connection, user) for user in users]
+        told = users if stored.model != base.model else ()
+        return (stored, old is None), [await _tell(server, connection, user) for user in told]
 
     return await server.transact(work)
 

@@ -18,6 +18,7 @@ class Conditions:
 
     if_match: str = ""
     if_none_match: str = ""
+    once: str | None = None  # names the request; one of that name that was done is not done again
 
     def refusal(self, etag: str | None) -> str | None:
         """Return why a request is not to be done; `etag` is None where nothing is there yet."""

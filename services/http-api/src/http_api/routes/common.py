@@ -73,10 +73,11 @@ def need_api_version(request: Request) -> str:
 
 
 def conditions_of(request: Request) -> Conditions:
-    """Return what the request asks about the resource's etag."""
+    """Return what the request asks about the resource's etag; one from inside may have a name."""
     return Conditions(
         if_match=request.headers.get("if-match", ""),
         if_none_match=request.headers.get("if-none-match", ""),
+        once=getattr(request.state, "once", None),
     )
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from http_api.domain.access import Principal
-from http_api.domain.conditions import ANYHOW, Conditions
+from http_api.domain.conditions import Conditions
 from http_api.domain.extensions import with_extension, without_extension
 from http_api.domain.present.scale_sets import StoredScaleSet, extensions_json
 from http_api.domain.resource_ids import SCALE_SETS
@@ -63,7 +63,7 @@ async def put(
         known = _is_known(stored, extension, when)
         return with_extension(stored.model, extension, body, patch=False)
 
-    written = await _edit(server, place, edit, principal)
+    written = await _edit(server, place, edit, principal, when)
     return _written(request, server, written, extension, status=200 if known else 201)
 
 
@@ -85,7 +85,7 @@ async def patch(
             raise _not_found(stored, extension)
         return with_extension(stored.model, extension, body, patch=True)
 
-    written = await _edit(server, place, edit, principal)
+    written = await _edit(server, place, edit, principal, when)
     return _written(request, server, written, extension, status=200)
 
 
@@ -107,15 +107,19 @@ async def delete(
         return without_extension(stored.model, extension)
 
     try:
-        written = await _edit(server, place, edit, principal)
+        written = await _edit(server, place, edit, principal, when)
     except _NoneSuch:
         return Response(status_code=204)
     return accepted(request, server, written.operation)
 
 
-async def _edit(server: Server, place: ScaleSetPlace, edit: Edit, principal: Principal) -> Written:
+async def _edit(
+    server: Server, place: ScaleSetPlace, edit: Edit, principal: Principal, when: Conditions
+) -> Written:
     """Change the set's model; the etag is asked about by the edit, which knows the extension."""
-    return await write_scale_set(server, place, edit, patch=True, principal=principal, when=ANYHOW)
+    return await write_scale_set(
+        server, place, edit, patch=True, principal=principal, when=Conditions(once=when.once)
+    )
 
 
 class _NoneSuch(Exception):

@@ -149,6 +149,18 @@ class Folders:
         """Write down what stays with the instance for ever."""
         _write(self.top / "identity.json", identity)
 
+    def address(self) -> str | None:
+        """Return the address at which the instance was seen last."""
+        path = self.top / "address.json"
+        # A hint alone: a loss of power may leave an empty file, and another address is no harm.
+        kept = _read(path) if path.exists() and path.stat().st_size else None
+        return None if kept is None else str(kept["address"])
+
+    def keep_address(self, address: str) -> None:
+        """Write down at which address the instance is seen."""
+        if address != self.address():
+            _write(self.top / "address.json", {"address": address}, lasting=False)
+
     def process(self) -> Process | None:
         """Return the process that was started last, if it was not stopped; it may be dead."""
         path = self.top / "process.json"

@@ -23,6 +23,7 @@ from instance_agent.domain.network import (
 from instance_agent.domain.qemu import forwarding, mac_address, plugged
 from instance_agent.driver import DriverNotFound, Endpoint, Options
 from instance_agent.drivers.files import Folders, ports_of
+from instance_agent.drivers.neighbours import meet
 from instance_agent.drivers.ports import Ports
 from instance_agent.drivers.qemu.settings import QemuSettings
 from instance_agent.drivers.taps import TapBusy, TapUnusable, interfaces, make_tap, open_tap
@@ -31,6 +32,9 @@ from instance_agent.failures import OperationFailed
 log = structlog.get_logger()
 
 _TRIES, _MOMENT = 20, 0.05  # seconds
+# A bridge takes the lowest address of what is on it for its own, and the host then forgets all
+# neighbours there: what is only tried must not be the one.
+_HIGHEST = "52:ff:ff:ff:ff:ff"
 _NEIGHBOURS = Path("/proc/net/arp")
 
 
@@ -65,7 +69,7 @@ class Networks:
     def _try_bridge(self) -> None:
         link = own_link(self._options.agent, "", self._wanted.name)
         try:
-            os.close(make_tap(link.tap, link.mac, link.bridge))
+            os.close(make_tap(link.tap, _HIGHEST, link.bridge))
         except TapUnusable as error:
             raise DriverNotFound(
                 f"ROLLCALL_QEMU_NETWORK={self._settings.qemu_network}: {error}"
@@ -128,12 +132,20 @@ class Networks:
         return f"{what}, which is this instance's, is taken by another program: end that one"
 
     def endpoint(self, folders: Folders) -> Endpoint | None:
-        """Return where a machine is reached; None while nobody knows it."""
+        """Return where a machine is reached; None while nobody knows it.
+
+        The host forgets its neighbours: when its bridge gets another address, or there are many.
+        So it is made to ask at the address that the machine had; who answers is in the table then.
+        """
         link = link_of(folders)
         if link is None:
             return Endpoint(address=self._options.address, port=folders.port() or 0)
         for address in self._addresses(link):
+            folders.keep_address(address)
             return Endpoint(address=address, port=0)
+        last = folders.address()
+        if last is not None:
+            meet(last)
         return None
 
     def _addresses(self, link: Link) -> Iterator[str]:
