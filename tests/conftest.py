@@ -1,6 +1,7 @@
 """The tests' shared fixtures."""
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             file = item.nodeid.partition("::")[0]
             item.add_marker(pytest.mark.xdist_group(shared[0] if shared else file))
     items.sort(key=_turn)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Refuse to run side by side where groups are not heeded: tests would disturb each other.
+
+    pytest-xdist reads a group from the node id, where it puts it itself (its issue 1386).
+    """
+    grouped = any("@" in each.rpartition("]")[2] for each in ids)
+    if node.config.getoption("dist") == "loadgroup" and ids and not grouped:
+        pytest.exit(
+            "this pytest-xdist does not heed the groups of tests: install the versions of uv.lock "
+            "(make install)",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 def _turn(item: pytest.Item) -> int:

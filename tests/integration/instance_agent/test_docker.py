@@ -472,6 +472,8 @@ async def test_instances_that_went_down_with_their_engine_come_back_with_it(
             own_engine.start()
             await own_engine.answers()
             await eventually(partial(has_booted, times), timeout=60)
+            async with rig.host.turn(REF):  # its start is not over before it has settled
+                assert has_booted(times)
         assert rig.reports == [created]  # nobody was told that it had stopped
         docker("kill", *docker("ps", "-q").split())
         await eventually(lambda: len(rig.reports) == 2)

@@ -22,7 +22,7 @@ import pytest
 from aiohttp import web
 from instance_agent.app import build_host
 from instance_agent.domain.record import Disk, Operation, Order
-from instance_agent.driver import InstanceRef
+from instance_agent.driver import Endpoint, InstanceRef
 from instance_agent.drivers import procfs
 from instance_agent.failures import OperationFailed
 from instance_agent.handlers import fetch, handle
@@ -511,6 +511,44 @@ async def test_what_stopped_while_its_watch_had_failed_is_started_and_watched_on
     await eventually(lambda: len(rig.reports) == 2)
     assert isinstance(rig.reports[-1], InstancePowerChanged)
     assert rig.reports[-1].power is Power.STOPPED
+
+
+@pytest.mark.parametrize(("failing", "told"), [(3, []), (4, [Power.STOPPED])])
+async def test_what_does_not_start_again_is_tried_a_few_times_before_it_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, failing: int, told: list[Power]
+) -> None:
+    """As where the engine below is back, and about to end once more."""
+    monkeypatch.setattr("instance_agent.power._ASK_AGAIN", 0.01)
+    driver: Any = rig.host.driver
+    wait_stopped, start = driver.wait_stopped, driver.start
+    starts = 0
+
+    async def away(_: InstanceRef) -> Any:
+        driver.wait_stopped = wait_stopped
+        raise OperationFailed(FailureCode.DRIVER, "it is away")
+
+    async def begin(ref: InstanceRef, disk: Disk) -> Endpoint:
+        nonlocal starts
+        starts += 1
+        if starts <= failing:
+            raise OperationFailed(FailureCode.START, "it went away")
+        endpoint: Endpoint = await start(ref, disk)
+        return endpoint
+
+    created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
+    await eventually(lambda: len(rig.boots()) == 1)
+    await rig.host.power.close()
+    await driver.stop(InstanceRef(scale_set=SET, instance_id="vm_0"), 1)
+    driver.wait_stopped, driver.start = away, begin
+    rig.host.power.watch(InstanceRef(scale_set=SET, instance_id="vm_0"), rig.report)
+    await eventually(lambda: starts == 4)
+    if not told:
+        await eventually(lambda: len(rig.boots()) == 2)
+    await eventually(lambda: len(rig.reports) == 1 + len(told))
+    powers = [r.power for r in rig.reports if isinstance(r, InstancePowerChanged)]
+    assert (rig.reports[0], powers) == (created, told)
+    await asyncio.sleep(0.2)  # another start, or another report, would have come by now
+    assert (starts, len(rig.reports)) == (4, 1 + len(told))
 
 
 async def test_being_stopped_for_an_upgrade_is_not_told_as_a_change_of_power(rig: Rig) -> None:

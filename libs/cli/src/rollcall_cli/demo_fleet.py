@@ -194,3 +194,15 @@ def most_down(events: Iterable[dict[str, Any]]) -> int:
                 down.discard(data["instance_id"])
         most = max(most, len(down))
     return most
+
+
+def why_not(upgrade: Mapping[str, Any] | None, events: Iterable[dict[str, Any]]) -> str:
+    """Return what the latest upgrade, and the instances in it, say went wrong."""
+    error = (upgrade or {}).get("error") or {}
+    said = [str(error.get("message", "no error is told"))]
+    for event in events:
+        data = event["data"]
+        reason = data.get("reason") or (data.get("error") or {}).get("message")
+        if event["type"] in ("instance.restored.v1", "instance.failed.v1") and reason:
+            said.append(f"instance {data['instance_id']}: {reason}")
+    return "\n  ".join(said)

@@ -18,7 +18,7 @@ from rollcall_embedded.stack import Stack, StackOptions
 
 from rollcall_cli.demo import INTERRUPTED, POLL, DemoError, Outcome, until_interrupted, watch
 from rollcall_cli.demo_feed import Feed
-from rollcall_cli.demo_fleet import DemoFleet, most_down
+from rollcall_cli.demo_fleet import DemoFleet, most_down, why_not
 from rollcall_cli.demo_view import DemoView
 
 AGENTS = 2
@@ -127,7 +127,12 @@ class Play:
             lambda f: f.has_ended(version) is not None,
             patience=self.setting.patience,
         )
-        self.outcome.check(f"the upgrade to {version} is {end}", now.has_ended(version) == end)
+        if now.has_ended(version) != end:
+            raise DemoError(
+                f"the upgrade to {version} is {now.has_ended(version)}, and not {end}: "
+                f"{why_not(now.upgrade, await self.fleet.events())}"
+            )
+        self.outcome.check(f"the upgrade to {version} is {end}", True)
         if end == "Faulted" and now.upgrade is not None:
             progress = now.upgrade["progress"]
             batch = self.setting.batch

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 Report = Callable[[Event], Awaitable[None]]
 
 _ASK_AGAIN = 1.0  # seconds until what runs the instances is asked again
+_STARTS = 4  # of one that went down, each after twice the time, until it is told that it stopped
 
 
 class PowerWatch:
@@ -50,51 +51,64 @@ class PowerWatch:
         """Wait for the instance to stop, as long as it takes.
 
         A watch that fails (the engine below was stopped, say, and its instances with it) tells
-        nothing of the instance: once it can be looked at again, it is put right.
+        nothing of the instance: once it can be looked at again, it is put right. It is tried a few
+        times, for that engine may be about to end once more, or not yet be all there.
         """
+        starts = 0
         while True:
             try:
                 if unseen:
                     async with self._turn(ref):
-                        await self._put_right(ref)
-                        await self._compare(ref, report)
+                        power = await self._put_right(ref)
+                        starts += power is Power.STOPPED
+                        if power is Power.STOPPED and starts < _STARTS:
+                            raise _NotYet
+                        await self._compare(ref, report, power)
                     unseen = False
                 await self._driver.wait_stopped(ref)
                 async with self._turn(ref):  # an operation under way says itself what comes of it
                     await self._compare(ref, report)
                 return
+            except _NotYet:
+                pass
             except Exception as error:  # whatever a driver raises: a lost watch nobody would notice
                 if not unseen:
                     log.warning("watch_failed", instance=ref.instance_id, error=repr(error))
                 unseen = True
-            await asyncio.sleep(_ASK_AGAIN)
+            await asyncio.sleep(_ASK_AGAIN * 2**starts)
 
-    async def _put_right(self, ref: InstanceRef) -> None:
+    async def _put_right(self, ref: InstanceRef) -> Power | None:
         """Start what should run and does not, from the OS disk in place; its turn is held.
 
-        Not where a data disk is gone.
+        Not where a data disk is gone. Returns the power that it has then; None where it was not for
+        this watch to look at.
         """
         record = self._journal.get(ref.scale_set, ref.instance_id)
         if record is None or not _should_run(record):
-            return
+            return None
         seen = await self._driver.observe(ref)
         record = self._journal.save(believe(record, seen.disk))
-        if seen.running or record.disk is None:
-            return
+        if seen.running:
+            return Power.RUNNING
+        if record.disk is None:
+            return None
         try:
             refuse_other_data(record, seen)
             await self._driver.start(ref, record.disk)
             log.info("instance_started_again", instance=ref.instance_id)
         except (OSError, OperationFailed) as error:
             log.warning("start_failed", instance=ref.instance_id, error=str(error))
+            return Power.STOPPED
+        return Power.RUNNING
 
-    async def _compare(self, ref: InstanceRef, report: Report) -> None:
-        """Tell the power as it is, if it is not as last told."""
+    async def _compare(self, ref: InstanceRef, report: Report, power: Power | None = None) -> None:
+        """Tell the power, as it is known or else seen, if it is not as last told."""
         record = self._journal.get(ref.scale_set, ref.instance_id)
         if record is None or not _should_run(record):
             return
-        running = (await self._driver.observe(ref)).running
-        power = Power.RUNNING if running else Power.STOPPED
+        if power is None:
+            running = (await self._driver.observe(ref)).running
+            power = Power.RUNNING if running else Power.STOPPED
         if power is not record.power:
             await self._tell(record, power, report)
 
@@ -124,9 +138,10 @@ class PowerWatch:
                 return
             unseen = True
             try:
-                await self._put_right(ref)
-                await self._compare(ref, report)
-                unseen = False
+                power = await self._put_right(ref)
+                if power is not Power.STOPPED:
+                    await self._compare(ref, report, power)
+                    unseen = False
             except Exception as error:  # what runs the instances may be away
                 log.warning("look_failed", instance=ref.instance_id, error=repr(error))
             self.watch(ref, report, unseen=unseen)
@@ -152,6 +167,10 @@ class PowerWatch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _NotYet(Exception):
+    """The instance did not start, and is to be started again."""
 
 
 def _ref(record: Record) -> InstanceRef:
