@@ -17,6 +17,11 @@ SHARED = ("compose", "libvirt")
 APART = "test_kill.py"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name packed content by its length: it has its time in it, another one in each worker."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and not val.isascii() else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one worker runs one after the other: mostly those of a file.
