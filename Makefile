@@ -18,7 +18,7 @@ MARKS = not debian$(shell docker info >/dev/null 2>&1 || echo " and not compose"
 LIBVIRT = $(shell { PATH=$$PATH:/usr/sbin command -v libvirtd || { [ "$$(id -u)" = 0 ] && command -v apt-get; }; } >/dev/null || echo " and not libvirt")
 
 # Most tests wait more than they work (ARGS="-n 0": one by one). tests/conftest.py says what is shared.
-SIDE_BY_SIDE = -n 2 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE = -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help install check static format test test-clients test-debian test-az integration e2e demo demo-vm demo-libvirt demo-docker up bench simulate mutants golden compose-up compose-down clean
 

@@ -26,7 +26,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one worker runs one after the other: mostly those of a file.
 
-    What takes long comes first, so that no worker has it left when the other has nothing.
+    What takes long comes first, so that no worker has it left when the others have nothing.
     """
     for item in items:
         shared = [mark for mark in SHARED if item.get_closest_marker(mark)]

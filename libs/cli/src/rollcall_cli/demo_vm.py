@@ -62,7 +62,7 @@ def vm_setting(name: str, images: Path) -> Setting:
         },
         capacity=CAPACITY,
         batch=1,
-        health_timeout="PT25S",  # from the end of custom data, when the guest is up
+        health_timeout="PT45S",  # from the end of custom data, when the guest is up
         patience=240,  # without KVM
         custom_data=CUSTOM_DATA,
     )
