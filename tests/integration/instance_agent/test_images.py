@@ -468,6 +468,24 @@ async def test_agents_that_evict_each_others_images_never_lose_one_in_use(tmp_pa
     assert not [name for name in left(tmp_path) if name.startswith(".")]
 
 
+def test_an_instance_that_goes_while_uses_are_read_takes_no_other_use_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, staying = (Shelf(tmp_path, driver="test", agent=agent) for agent in "ab")
+    going.use("test-1", "instance", "1")
+    staying.use("test-2", "instance", "1")
+    listdir = os.listdir
+
+    def listed(folder: Path) -> list[str]:
+        found = listdir(folder)
+        if folder.name == "a":
+            going.keep_uses("instance", frozenset())
+        return found
+
+    monkeypatch.setattr(os, "listdir", listed)
+    assert going.used() == {"test-2"}
+
+
 async def test_the_death_of_who_downloads_lets_the_next_one_go_on(
     server: Server, tmp_path: Path
 ) -> None:

@@ -182,7 +182,13 @@ class Shelf:
 
     def used(self) -> frozenset[str]:
         """Return the keys of all images that an OS disk of any agent of this host was made from."""
-        return frozenset(file.name.partition("@")[0] for file in self._all_uses.glob("*/*/*@*"))
+        return frozenset(
+            note.partition("@")[0]
+            for agent in _names(self._all_uses)
+            for instance in _names(self._all_uses / agent)
+            for note in _names(self._all_uses / agent / instance)
+            if "@" in note
+        )
 
     def listing(self, needed: frozenset[str]) -> list[Cached]:
         """Return what is here, whole or not; `needed` beside what OS disks were made from."""
@@ -223,6 +229,14 @@ def remove(folder: Path) -> None:
         with suppress(FileNotFoundError):
             os.chmod(parent, 0o700)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what is in a folder; nothing where another agent has removed it meanwhile."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _known_size(place: Path) -> int:
