@@ -174,7 +174,7 @@ class Driver(Protocol):
         """Return when the instance does not run.
 
         Where what runs the instances goes away, and they may go with it, raise: it is asked again,
-        and then an instance that should run and does not is started.
+        and then an instance that should run and does not is started; a few times, if that fails.
         """
         ...
 

@@ -150,11 +150,11 @@ class Folders:
         _write(self.top / "identity.json", identity)
 
     def address(self) -> str | None:
-        """Return the address at which the instance was seen last."""
-        path = self.top / "address.json"
-        # A hint alone: a loss of power may leave an empty file, and another address is no harm.
-        kept = _read(path) if path.exists() and path.stat().st_size else None
-        return None if kept is None else str(kept["address"])
+        """Return the address at which the instance was seen last; it is a hint, and may be lost."""
+        with contextlib.suppress(OperationFailed):  # such as an empty file after a loss of power
+            kept = _read(self.top / "address.json")
+            return None if kept is None else str(kept.get("address"))
+        return None
 
     def keep_address(self, address: str) -> None:
         """Write down at which address the instance is seen."""
