@@ -42,8 +42,8 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 
     pytest-xdist reads a group from the node id, where it puts it itself (its issue 1386).
     """
-    grouped = any("@" in each.rpartition("]")[2] for each in ids)
-    if node.config.getoption("dist") == "loadgroup" and ids and not grouped:
+    alone = [each for each in ids if "@" not in each.rpartition("]")[2] and APART not in each]
+    if node.config.getoption("dist") == "loadgroup" and alone:
         pytest.exit(
             "this pytest-xdist does not heed the groups of tests: install the versions of uv.lock "
             "(make install)",
