@@ -513,19 +513,25 @@ async def test_what_stopped_while_its_watch_had_failed_is_started_and_watched_on
     assert rig.reports[-1].power is Power.STOPPED
 
 
-@pytest.mark.parametrize(("failing", "told"), [(3, []), (4, [Power.STOPPED])])
+@pytest.mark.parametrize(
+    ("outages", "failing", "told"), [(2, 3, []), (1, 4, [Power.STOPPED])], ids=["starts", "fails"]
+)
 async def test_what_does_not_start_again_is_tried_a_few_times_before_it_is_told(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, failing: int, told: list[Power]
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, outages: int, failing: int, told: list[Power]
 ) -> None:
-    """As where the engine below is back, and about to end once more."""
+    """As where the engine below is back, and about to end once more; each outage counts anew."""
     monkeypatch.setattr("instance_agent.power._ASK_AGAIN", 0.01)
+    ref = InstanceRef(scale_set=SET, instance_id="vm_0")
     driver: Any = rig.host.driver
     wait_stopped, start = driver.wait_stopped, driver.start
-    starts = 0
+    starts, left = 0, outages
 
-    async def away(_: InstanceRef) -> Any:
-        driver.wait_stopped = wait_stopped
-        raise OperationFailed(FailureCode.DRIVER, "it is away")
+    async def gone(ref: InstanceRef) -> None:
+        nonlocal left
+        await wait_stopped(ref)
+        left -= 1
+        if left >= 0:
+            raise OperationFailed(FailureCode.DRIVER, "it went away, too")
 
     async def begin(ref: InstanceRef, disk: Disk) -> Endpoint:
         nonlocal starts
@@ -535,15 +541,23 @@ async def test_what_does_not_start_again_is_tried_a_few_times_before_it_is_told(
         endpoint: Endpoint = await start(ref, disk)
         return endpoint
 
+    def is_up_again() -> bool:
+        return len(rig.boots()) == 1 + outages - left and starts in (0, 4)
+
+    def was_tried() -> bool:
+        return starts == 4
+
+    driver.wait_stopped = gone
     created = await rig.ask(Operation.CREATE, 1, rig.image("1.0.0"))
-    await eventually(lambda: len(rig.boots()) == 1)
-    await rig.host.power.close()
-    await driver.stop(InstanceRef(scale_set=SET, instance_id="vm_0"), 1)
-    driver.wait_stopped, driver.start = away, begin
-    rig.host.power.watch(InstanceRef(scale_set=SET, instance_id="vm_0"), rig.report)
-    await eventually(lambda: starts == 4)
+    driver.start = begin
+    for _ in range(outages):
+        await eventually(is_up_again)
+        starts = 0
+        async with rig.host.turn(ref):  # the start before it is over
+            await driver.stop(ref, 1)
+        await eventually(was_tried)
     if not told:
-        await eventually(lambda: len(rig.boots()) == 2)
+        await eventually(is_up_again)
     await eventually(lambda: len(rig.reports) == 1 + len(told))
     powers = [r.power for r in rig.reports if isinstance(r, InstancePowerChanged)]
     assert (rig.reports[0], powers) == (created, told)

@@ -90,7 +90,7 @@ async def repeated(
     now: datetime,
     within: timedelta = REPEATS,
 ) -> Operation | None:
-    """Return the operation that the same request began before, if it did.
+    """Return the operation that the same request began before, `within` that time, if it did.
 
     Clients repeat a request that they got no good answer to, POST included. Whoever asks holds a
     lock until the transaction ends, so of two at once the second finds what the first began.

@@ -64,7 +64,7 @@ class PowerWatch:
                         if power is Power.STOPPED and starts < _STARTS:
                             raise _NotYet
                         await self._compare(ref, report, power)
-                    unseen = False
+                    unseen, starts = False, 0
                 await self._driver.wait_stopped(ref)
                 async with self._turn(ref):  # an operation under way says itself what comes of it
                     await self._compare(ref, report)
